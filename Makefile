@@ -1,0 +1,62 @@
+# `make` lists the targets. Each sets up what it needs.
+
+UV_VERSION := 0.13.9
+UV := $(shell command -v uv || echo .tools/bin/uv)
+RUN := $(UV) run --locked
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: .setup-run  ## serve on the embedded database, http://127.0.0.1:8000
+	@$(RUN) --no-dev -m sam.callback serve --embedded
+
+.PHONY: demo
+demo: .setup-run  ## show the whole story in one go, and end
+	@$(RUN) --no-dev -m sam.callback demo
+
+.PHONY: test
+test: .setup-test  ## all tests but those in a browser
+	$(RUN) pytest -n auto -m "not browser"
+
+.PHONY: test-browser
+test-browser: .setup-test .setup-browser  ## the docs page in a headless Chromium, without a network
+	$(RUN) --group browser pytest -m browser
+
+.PHONY: lint
+lint: .setup-test  ## style, types, import rules, spelling, scripts, workflows
+	$(RUN) ruff format --check
+	$(RUN) ruff check
+	$(RUN) --group browser mypy
+	$(RUN) lint-imports
+	$(RUN) codespell
+	$(RUN) shellcheck .ci/run .ci/system-packages
+	$(RUN) yamllint --strict .
+	$(RUN) check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(RUN) check-jsonschema --builtin-schema vendor.compose-spec compose.yaml
+
+.PHONY: setup
+setup: .setup-test .setup-browser  ## install all that the other targets need
+	$(UV) sync --locked --group browser
+
+.PHONY: .setup-run
+.setup-run:
+	@.ci/system-packages run
+	@[ -x $(UV) ] || $(MAKE) --no-print-directory .tools/bin/uv
+
+.PHONY: .setup-test
+.setup-test:
+	@.ci/system-packages test
+	@[ -x $(UV) ] || $(MAKE) --no-print-directory .tools/bin/uv
+
+.PHONY: .setup-browser
+.setup-browser:
+	@.ci/system-packages browser
+
+# For machines without uv: its own, in this checkout only.
+.tools/bin/uv:
+	@python3 -m venv .tools
+	@.tools/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)

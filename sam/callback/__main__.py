@@ -1,0 +1,12 @@
+"""``python -m sam.callback``: the command line."""
+
+from sam.callback.commands import app
+
+
+def main() -> None:
+    """Run the command that the arguments name; without one, serve."""
+    app(prog_name="sam-callback")
+
+
+if __name__ == "__main__":
+    main()

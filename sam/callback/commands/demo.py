@@ -1,0 +1,91 @@
+"""``demo``: the whole story in one go, with the real service on a database of its own."""
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Final
+
+import httpx
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from sam.callback.commands import embedded
+
+_START_SECONDS: Final = 30
+_STOP_SECONDS: Final = 12
+_STATUSES = ("RUN_COMPLETED", "RUN_FAILED", "RUN_TIMED_OUT")
+
+
+def demo() -> None:
+    """Start the service, send it a handful of callbacks, show the table before and after, end."""
+    console = Console()
+    with tempfile.TemporaryDirectory(prefix="sam-callback-demo-") as directory:
+        with _service(Path(directory)) as url:
+            console.print(
+                f"The service runs on [bold]{url}[/], on an embedded database of its own."
+            )
+            _print_table(console, "Before", Path(directory))
+            with httpx.Client(base_url=url, headers={"X-API-KEY": embedded.KEY}) as client:
+                for deployment_id, status in zip(embedded.ROBOTS.values(), _STATUSES, strict=False):
+                    _send(console, client, deployment_id, status)
+                console.print("\nWithout the key:")
+                del client.headers["X-API-KEY"]
+                _send(console, client, deployment_id, "RUN_COMPLETED")
+            _print_table(console, "After", Path(directory))
+        console.print("The service was asked to stop, and stopped.")
+
+
+@contextmanager
+def _service(directory: Path) -> Iterator[str]:
+    """Run the service in a process of its own; yield its address."""
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("CALLBACK_", "SQL_SAM_"))
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sam.callback", "serve", "--embedded"],
+        cwd=directory,
+        env={**environment, "CALLBACK_PORT": "0", "PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+    )
+    try:
+        yield _address(process)
+    finally:
+        process.terminate()
+        process.communicate(timeout=_STOP_SECONDS)
+
+
+def _address(process: "subprocess.Popen[str]") -> str:
+    assert process.stdout is not None  # noqa: S101 - PIPE was asked for
+    for line in process.stdout:
+        fields = json.loads(line)
+        if fields["event"] == "listening":
+            return f"http://{fields['host']}:{fields['port']}"
+    typer.echo(process.communicate(timeout=_START_SECONDS)[1], err=True)
+    raise typer.Exit(code=process.returncode or 1)
+
+
+def _send(console: Console, client: httpx.Client, deployment_id: str, status: str) -> None:
+    callback = {"deploymentId": deployment_id, "status": status, "userId": "14", "botOutput": {}}
+    response = client.post("/callback", json=callback)
+    console.print(f"\nPOST /callback {json.dumps(callback)}", highlight=False, markup=False)
+    console.print(f"  {response.status_code} {response.text}", highlight=False, markup=False)
+
+
+def _print_table(console: Console, title: str, directory: Path) -> None:
+    table = Table("name", "deploymentId", "status", title=f"\n{title}", title_justify="left")
+    with closing(sqlite3.connect(directory / embedded.DATABASE)) as connection:
+        for row in connection.execute("SELECT name, deploymentId, status FROM robots ORDER BY id"):
+            table.add_row(*row)
+    console.print(table)

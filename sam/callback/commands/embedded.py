@@ -1,0 +1,65 @@
+"""The embedded database: SQLite over ODBC, for trying the service out on one machine."""
+
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Final
+
+from dotenv import dotenv_values
+
+from sam.callback.settings import Settings
+
+DATABASE: Final = Path("var/sam.db")
+KEY: Final = "local-demo-key"
+ROBOTS: Final = {
+    "Facturación": "f6d30428-15d1-41e9-a952-0742eaaa5a31",
+    "Conciliación bancaria": "3e225573-4e78-48c8-bb08-efbeeb795c22",
+    "Alta de clientes": "8c29b906-2518-41c5-ada8-07b83508b5b8",
+    "Monthly report": "b6941a48-10cc-465d-bf53-178bd2939bd1",
+}
+"""Robots that run, by name, with their deployments."""
+
+_DEFAULTS = {"CALLBACK_API_KEY": KEY, "CALLBACK_HOST": "127.0.0.1"}
+
+
+def prepare() -> None:
+    """Make the database if it is missing, and set the variables that the service needs for it.
+
+    Raises:
+        DriverNotFoundError: If this machine has no ODBC driver for SQLite.
+    """
+    from sam.callback.storage.drivers import find_sqlite_driver  # noqa: PLC0415 - see serve
+    from sam.callback.storage.schema import script  # noqa: PLC0415
+
+    driver = find_sqlite_driver()
+    DATABASE.parent.mkdir(parents=True, exist_ok=True)
+    with closing(sqlite3.connect(DATABASE)) as connection, connection:
+        connection.executescript(script("sqlite"))
+        connection.executemany(
+            "INSERT OR IGNORE INTO robots (name, deploymentId) VALUES (?, ?)", ROBOTS.items()
+        )
+    os.environ["SQL_SAM_CONNECTION_STRING"] = (
+        # The driver's own defaults are synchronous=NORMAL, which may lose the last commits with
+        # the power, and 100 s of waiting for another's lock ("Timeout", in ms).
+        f"DRIVER={{{driver.name}}};Database={DATABASE.absolute()};"
+        "SyncPragma=FULL;JournalMode=WAL;Timeout=1000;"
+    )
+    already_set = {**dotenv_values(".env"), **os.environ}
+    for name, value in _DEFAULTS.items():
+        if not already_set.get(name):
+            os.environ[name] = value
+
+
+def how_to_try(settings: Settings) -> str:
+    """Return the line that posts a callback as A360 would, for a person to copy."""
+    deployment_id = next(iter(ROBOTS.values()))
+    is_demo_key = settings.callback_api_key.get_secret_value() == KEY
+    return (
+        "Serving on the embedded database "
+        f"{DATABASE}. Try:\n\n"
+        f"  curl -X POST http://127.0.0.1:{settings.callback_port}/callback \\\n"
+        f"    -H 'X-API-KEY: {KEY if is_demo_key else '<your CALLBACK_API_KEY>'}' \\\n"
+        "    -H 'Content-Type: application/json' \\\n"
+        f'    -d \'{{"deploymentId": "{deployment_id}", "status": "RUN_COMPLETED"}}\'\n'
+    )

@@ -1,0 +1,208 @@
+"""Logging: every line on standard output is one JSON object, whoever wrote it.
+
+Our events, uvicorn's, Python's warnings and crashes are rendered by one function, so a field has
+one name and one place. Fields of every line, in this order: ``timestamp`` (UTC, ISO 8601),
+``level``, ``event``, ``logger``, ``service``, ``version``, ``instance`` (the host's name) and
+``pid``; then those of the event.
+"""
+
+import logging
+import os
+import socket
+import sys
+import threading
+import traceback
+from contextlib import suppress
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, BinaryIO, Final, cast
+
+import orjson
+import structlog
+from structlog.typing import EventDict, ExcInfo, FilteringBoundLogger, Processor, WrappedLogger
+
+from sam.callback import __version__
+from sam.callback.settings import LogFormat, LogLevel
+
+SERVICE: Final = "sam-callback"
+MAX_FIELD_CHARACTERS: Final = 1_024
+MAX_TRACEBACK_CHARACTERS: Final = 16_384
+
+
+def get_logger(name: str) -> FilteringBoundLogger:
+    """Return the logger of a module; `name` goes into the field ``logger``."""
+    return cast("FilteringBoundLogger", structlog.get_logger(name))
+
+
+def configure(level: LogLevel, line_format: LogFormat) -> None:
+    """Send everything that is logged in this process to standard output.
+
+    To be called once, before the first line: loggers keep what they find at their first use.
+    """
+    output = _Output(sys.stdout.buffer)
+    renderers: list[Processor] = [_bound_fields]
+    if line_format is LogFormat.JSON:
+        renderers.append(_JsonLine())
+    else:
+        renderers.append(_console_line(colors=sys.stdout.isatty()))
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            _add_logger_name,
+            _format_exception,
+            *renderers,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level.value),
+        logger_factory=structlog.BytesLoggerFactory(cast("BinaryIO", output)),
+        cache_logger_on_first_use=True,
+    )
+    handler = _RecordHandler(
+        [structlog.contextvars.merge_contextvars, _format_exception, *renderers], output
+    )
+    logging.basicConfig(level=level.value, handlers=[handler], force=True)
+    logging.captureWarnings(capture=True)
+    sys.excepthook = _log_crash
+    threading.excepthook = _log_thread_crash
+    sys.unraisablehook = _log_unraisable
+
+
+class _Output:
+    """Standard output that never fails: a log nobody reads must not cost a callback."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._lock = threading.Lock()
+
+    def write(self, data: bytes) -> None:
+        # ValueError is what a closed stream raises, OSError what a closed pipe or a full disk does.
+        with suppress(OSError, ValueError), self._lock:
+            self._stream.write(data)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            self._stream.flush()
+
+
+class _RecordHandler(logging.Handler):
+    """Renders the records of the standard library's loggers like our own events."""
+
+    def __init__(self, processors: list[Processor], output: _Output) -> None:
+        super().__init__()
+        self._processors = processors
+        self._output = output
+
+    def emit(self, record: logging.LogRecord) -> None:
+        line: Any = {
+            "event": record.getMessage(),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+        }
+        if record.exc_info:
+            line["exc_info"] = record.exc_info
+        for process in self._processors:
+            line = process(None, line["level"], line) if isinstance(line, dict) else line
+        self._output.write(line + b"\n")
+        self._output.flush()
+
+
+class _JsonLine:
+    """The last processor: the common fields first, then one line of JSON."""
+
+    def __init__(self) -> None:
+        self._common = {
+            "service": SERVICE,
+            "version": __version__,
+            "instance": socket.gethostname(),
+            "pid": os.getpid(),
+        }
+
+    def __call__(self, _logger: WrappedLogger, _method: str, fields: EventDict) -> bytes:
+        line = {
+            "timestamp": datetime.now(UTC),
+            "level": fields.pop("level"),
+            "event": fields.pop("event"),
+            "logger": fields.pop("logger"),
+            **self._common,
+            **fields,
+        }
+        try:
+            return _dumps(line)
+        except TypeError:
+            # A lone surrogate, or an integer over 64 bits: neither may lose a line.
+            return _dumps({key: _representable(value) for key, value in line.items()})
+
+
+def _dumps(value: object) -> bytes:
+    return orjson.dumps(value, default=str, option=orjson.OPT_UTC_Z)
+
+
+def _representable(value: object) -> object:
+    try:
+        _dumps(value)
+    except TypeError:
+        return str(value).encode("ascii", "backslashreplace").decode("ascii")
+    return value
+
+
+def _console_line(*, colors: bool) -> Processor:
+    add_time = structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False)
+    render = structlog.dev.ConsoleRenderer(
+        colors=colors, exception_formatter=structlog.dev.plain_traceback
+    )
+
+    def line(logger: WrappedLogger, method: str, fields: EventDict) -> bytes:
+        text = render(logger, method, add_time(logger, method, fields))
+        return text.encode("utf-8", "backslashreplace")
+
+    return line
+
+
+def _add_logger_name(logger: WrappedLogger, _method: str, fields: EventDict) -> EventDict:
+    fields["logger"] = logger.name
+    return fields
+
+
+def _bound_fields(_logger: WrappedLogger, _method: str, fields: EventDict) -> EventDict:
+    for key, value in fields.items():
+        if isinstance(value, str) and len(value) > MAX_FIELD_CHARACTERS and key != "exception":
+            fields[key] = f"{value[:MAX_FIELD_CHARACTERS]}... ({len(value)} characters)"
+    return fields
+
+
+def _format_exception(_logger: WrappedLogger, _method: str, fields: EventDict) -> EventDict:
+    exc_info = fields.pop("exc_info", None)
+    if not exc_info:
+        return fields
+    if isinstance(exc_info, BaseException):
+        exc_info = (type(exc_info), exc_info, exc_info.__traceback__)
+    elif not isinstance(exc_info, tuple):
+        exc_info = sys.exc_info()
+    text = "".join(traceback.format_exception(*exc_info)).rstrip()
+    if len(text) > MAX_TRACEBACK_CHARACTERS:
+        # The end says what happened and where; the middle of a deep recursion says nothing.
+        text = f"({len(text)} characters, the end:)\n{text[-MAX_TRACEBACK_CHARACTERS:]}"
+    fields["exception"] = text
+    return fields
+
+
+def _log_crash(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        return
+    _critical("crash", (kind, error, trace))
+
+
+def _log_thread_crash(args: threading.ExceptHookArgs) -> None:
+    if args.exc_value is not None:
+        _critical("thread_crash", (args.exc_type, args.exc_value, args.exc_traceback))
+
+
+def _log_unraisable(args: "sys.UnraisableHookArgs") -> None:
+    if args.exc_value is not None:
+        _critical("unraisable", (args.exc_type, args.exc_value, args.exc_traceback))
+
+
+def _critical(event: str, exc_info: ExcInfo) -> None:
+    get_logger(__name__).critical(event, exc_info=exc_info)

@@ -1,0 +1,1 @@
+"""The HTTP face: from a request to an answer."""

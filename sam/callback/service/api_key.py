@@ -1,0 +1,70 @@
+"""The door: no request without a valid X-API-KEY gets past, but for a short public list."""
+
+import hashlib
+import hmac
+from collections.abc import Collection, Iterable
+
+from pydantic import SecretStr
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from sam.callback.service.request_log import line_of
+
+HEADER = "X-API-KEY"
+
+_HEADER_NAME = HEADER.lower().encode()
+_PUBLIC_METHODS = frozenset({"GET", "HEAD"})
+
+
+class ApiKeyMiddleware:
+    """Answers 401 to a request without a valid key, before routing and before its body is read.
+
+    Args:
+        app: What the request goes to if it has a key.
+        keys: The keys that are accepted.
+        public: Paths that need no key for GET and HEAD; compared whole, after percent-decoding.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, keys: Iterable[SecretStr], public: Collection[str] = ()
+    ) -> None:
+        self._app = app
+        self._digests = [_digest(key.get_secret_value().encode("ascii")) for key in keys]
+        if not self._digests:
+            raise ValueError("without a key nobody would get in")
+        self._public = frozenset(public)
+        self._refusal = JSONResponse(
+            {"detail": f"A valid {HEADER} header is required."},
+            status_code=401,
+            headers={"WWW-Authenticate": "ApiKey"},
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let the request in, or answer it."""
+        if scope["type"] == "lifespan" or self._is_public(scope):
+            await self._app(scope, receive, send)
+            return
+        refusal = self._why_not(scope)
+        if refusal is None:
+            await self._app(scope, receive, send)
+            return
+        line_of(scope)["reason"] = refusal
+        await self._refusal(scope, receive, send)
+
+    def _is_public(self, scope: Scope) -> bool:
+        return scope["path"] in self._public and scope["method"] in _PUBLIC_METHODS
+
+    def _why_not(self, scope: Scope) -> str | None:
+        given = [value for name, value in scope["headers"] if name == _HEADER_NAME]
+        if not given:
+            return "no_key"
+        if len(given) > 1:
+            return "several_keys"
+        # Digests have one length, whatever that of a key; and every key is compared.
+        digest = _digest(given[0])
+        matches = [hmac.compare_digest(digest, accepted) for accepted in self._digests]
+        return None if any(matches) else "wrong_key"
+
+
+def _digest(key: bytes) -> bytes:
+    return hashlib.sha256(key).digest()

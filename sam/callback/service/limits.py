@@ -1,0 +1,48 @@
+"""How much a body may weigh, and how long it may take."""
+
+import asyncio
+
+from fastapi import HTTPException, Request
+
+from sam.callback.service.request_log import line_of
+
+# What is left of a body that was not read would be taken for the next request.
+_CLOSE = {"Connection": "close"}
+
+
+async def read_body(request: Request, *, max_bytes: int, timeout: float) -> bytes:
+    """Read the whole body.
+
+    Args:
+        request: The request, its body not yet read.
+        max_bytes: The largest body; a larger one is not read to its end, nor at all where
+            Content-Length tells.
+        timeout: Seconds until the last byte.
+
+    Raises:
+        HTTPException: 413 if it is too large, 408 if it is too slow.
+        starlette.requests.ClientDisconnect: If the sender hung up.
+    """
+    length = request.headers.get("content-length", "")
+    if length.isdecimal() and int(length) > max_bytes:
+        raise _too_large(request, max_bytes)
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(timeout):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > max_bytes:
+                    raise _too_large(request, max_bytes)
+                chunks.append(chunk)
+    except TimeoutError:
+        line_of(request.scope)["reason"] = "body_too_slow"
+        raise HTTPException(
+            408, f"The body took more than {timeout:g} seconds.", headers=_CLOSE
+        ) from None
+    return b"".join(chunks)
+
+
+def _too_large(request: Request, max_bytes: int) -> HTTPException:
+    line_of(request.scope)["reason"] = "body_too_large"
+    return HTTPException(413, f"The body is larger than {max_bytes} bytes.", headers=_CLOSE)

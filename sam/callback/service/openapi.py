@@ -1,0 +1,153 @@
+"""The OpenAPI document and the page that shows it, which needs no other host."""
+
+from http import HTTPStatus
+from typing import Any, Final
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from fastapi_offline import FastAPIOffline
+
+from sam.callback import __version__
+from sam.callback.service import api_key, request_log
+from sam.callback.service.schemas import CallbackPayload, ErrorAnswer, InvalidAnswer
+
+DOCS_PATH: Final = "/docs"
+OPENAPI_PATH: Final = "/openapi.json"
+
+_ASSETS_PATH = "/docs/assets"
+PUBLIC_PATHS: Final = (
+    DOCS_PATH,
+    OPENAPI_PATH,
+    f"{_ASSETS_PATH}/swagger-ui-bundle.js",
+    f"{_ASSETS_PATH}/swagger-ui.css",
+    f"{_ASSETS_PATH}/favicon.png",
+)
+
+_TITLE = "SAM Callback Service"
+_DESCRIPTION = (
+    "Receives the callbacks of Automation 360 deployments and writes their status into SAM's "
+    "database. **Authorize** takes the shared secret that goes into `X-API-KEY`."
+)
+_SECURITY_SCHEME = "ApiKey"
+
+
+def create_documented_app(*, docs: bool, **kwargs: Any) -> FastAPI:  # noqa: ANN401 - FastAPI's own
+    """Make the FastAPI app, with /docs and /openapi.json if `docs`, else with neither."""
+    kwargs |= {"title": _TITLE, "description": _DESCRIPTION, "version": __version__}
+    if not docs:
+        return FastAPI(docs_url=None, redoc_url=None, openapi_url=None, **kwargs)
+    app: FastAPI = FastAPIOffline(
+        docs_url=DOCS_PATH,
+        redoc_url=None,
+        openapi_url=OPENAPI_PATH,
+        static_url=_ASSETS_PATH,
+        # Swagger UI would send the document to a validator on the internet.
+        swagger_ui_parameters={"validatorUrl": None},
+        **kwargs,
+    )
+    app.openapi = lambda: _document(app)  # type: ignore[method-assign]  # as FastAPI documents it
+    return app
+
+
+def _document(app: FastAPI) -> dict[str, Any]:
+    if app.openapi_schema is None:
+        document = get_openapi(
+            title=app.title,
+            version=app.version,
+            description=app.description,
+            routes=app.routes,
+        )
+        document.setdefault("components", {})["securitySchemes"] = {
+            _SECURITY_SCHEME: {"type": "apiKey", "in": "header", "name": api_key.HEADER}
+        }
+        app.openapi_schema = document
+    return app.openapi_schema
+
+
+def _error(status: int, description: str, detail: str, **headers: str) -> dict[str, Any]:
+    return {
+        "model": ErrorAnswer,
+        "description": f"{HTTPStatus(status).phrase}: {description}",
+        "content": {"application/json": {"example": {"detail": detail}}},
+        "headers": {
+            name: {"description": what, "schema": {"type": "string"}}
+            for name, what in headers.items()
+        },
+    }
+
+
+CALLBACK_OPERATION: Final[dict[str, Any]] = {
+    # The body is validated straight from its bytes, so FastAPI does not see its model.
+    "openapi_extra": {
+        "security": [{_SECURITY_SCHEME: []}],
+        "parameters": [
+            {
+                "name": request_log.HEADER,
+                "in": "header",
+                "required": False,
+                "description": "An id of the sender's for this request: up to 64 letters, digits, "
+                "dots, underscores and hyphens. Another is replaced.",
+                "schema": {"type": "string"},
+            }
+        ],
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": CallbackPayload.model_json_schema()}},
+        },
+    },
+    "responses": {
+        200: {
+            "description": "The callback is safe: committed in the database.",
+            "content": {
+                "application/json": {
+                    "example": {
+                        "status": "ok",
+                        "outcome": "updated",
+                        "deploymentId": "f6d30428-15d1-41e9-a952-0742eaaa5a31",
+                        "requestId": "0f6f2a3d9b1c4e5f8a7b6c5d4e3f2a1b",
+                    }
+                }
+            },
+        },
+        401: {
+            **_error(401, "no valid key.", "A valid X-API-KEY header is required."),
+            "headers": {
+                "WWW-Authenticate": {
+                    "description": "`ApiKey`",
+                    "schema": {"type": "string", "const": "ApiKey"},
+                }
+            },
+        },
+        404: _error(
+            404,
+            "no robot has this deployment.",
+            "No robot has the deployment 'f6d30428-15d1-41e9-a952-0742eaaa5a31'.",
+        ),
+        408: _error(408, "the body came too slowly.", "The body took more than 10 seconds."),
+        413: _error(413, "the body is too large.", "The body is larger than 1048576 bytes."),
+        422: {
+            "model": InvalidAnswer,
+            "description": "Unprocessable: the body is not JSON, or a required field is missing, "
+            "empty or too long.",
+            "content": {
+                "application/json": {
+                    "example": {
+                        "detail": [
+                            {
+                                "type": "missing",
+                                "loc": ["body", "deploymentId"],
+                                "msg": "Field required",
+                            }
+                        ]
+                    }
+                }
+            },
+        },
+        503: _error(
+            503,
+            "the callback could not be made safe. Send it again.",
+            "The callback could not be written to the database. Send it again.",
+            **{"Retry-After": "Seconds to wait before the next try."},
+        ),
+    },
+}

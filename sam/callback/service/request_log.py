@@ -1,0 +1,107 @@
+"""One line per request, and the request's id."""
+
+import re
+import time
+from typing import Any
+from uuid import uuid4
+
+import structlog
+from starlette.datastructures import MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from sam.callback.logs import get_logger
+
+HEADER = "X-Request-ID"
+
+_HEADER_NAME = HEADER.lower().encode()
+_WELL_FORMED = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+_PROBES = frozenset({"/health", "/ready"})
+_LINE = "sam.callback.line"
+_REASONS = {404: "unknown_path", 405: "wrong_method"}
+
+_log = get_logger(__name__)
+
+
+def line_of(scope: Scope) -> dict[str, Any]:
+    """Return the fields of the request's log line, for whoever knows more of the request.
+
+    ``event`` names the line; it is ``request``, or ``refused`` where the answer is an error.
+    ``reason`` says why a request was refused.
+    """
+    fields: dict[str, Any] = scope.setdefault(_LINE, {})
+    return fields
+
+
+def request_id_of(scope: Scope) -> str:
+    """Return the request's id: the sender's X-Request-ID where well formed, else one of ours."""
+    request_id: str = scope[HEADER]
+    return request_id
+
+
+class RequestLogMiddleware:
+    """Gives each request an id, sends it back, and writes one line when the answer is sent.
+
+    It is outermost, so it also catches what nobody else did: that is logged with its traceback and
+    answered 500.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, and log it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        request_id = scope[HEADER] = _request_id(scope)
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        http_status = 0
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal http_status
+            if message["type"] == "http.response.start":
+                http_status = message["status"]
+                MutableHeaders(scope=message)[HEADER] = request_id
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_id)
+        except ClientDisconnect:
+            pass  # nobody is left to answer; the line says so
+        except Exception:  # noqa: BLE001 - the last stop before the server
+            _log.exception("crash")
+            line_of(scope)["reason"] = "crash"
+            if not http_status:
+                answer = JSONResponse({"detail": "Internal error."}, status_code=500)
+                await answer(scope, receive, send_with_id)
+        finally:
+            _write(scope, http_status, time.perf_counter() - started)
+
+
+def _request_id(scope: Scope) -> str:
+    for name, value in scope["headers"]:
+        if name == _HEADER_NAME and _WELL_FORMED.fullmatch(value):
+            return str(value, "ascii")
+    return uuid4().hex
+
+
+def _write(scope: Scope, http_status: int, duration: float) -> None:
+    fields = line_of(scope)
+    known = {key: value for key, value in fields.items() if key not in {"event", "reason"}}
+    known["http_status"] = http_status
+    known["client"] = scope["client"][0] if scope.get("client") else None
+    known["duration_ms"] = round(duration * 1000, 3)
+    if not http_status:
+        _log.warning("disconnected", method=scope["method"], path=scope["path"], **known)
+    elif http_status >= 400:  # noqa: PLR2004 - where HTTP's errors begin
+        reason = fields.get("reason") or _REASONS.get(http_status, "unknown")
+        write = _log.error if http_status >= 500 else _log.warning  # noqa: PLR2004 - HTTP's
+        write("refused", reason=reason, method=scope["method"], path=scope["path"], **known)
+    elif "event" in fields:
+        _log.info(fields["event"], **known)
+    else:
+        write = _log.debug if scope["path"] in _PROBES else _log.info
+        write("request", method=scope["method"], path=scope["path"], **known)

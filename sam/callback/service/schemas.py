@@ -1,0 +1,81 @@
+"""What goes over the wire: the callback's body, and the answers."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from sam.callback.model import Outcome
+
+# No control character: they are of no use in an id or a status, and forge lines where they are
+# printed. Surrounding white space has been stripped before this looks.
+_NO_CONTROL_CHARACTERS = r"^[^\x00-\x1f\x7f-\x9f]*$"
+
+
+class CallbackPayload(BaseModel):
+    """The body that A360 POSTs when a deployment ends; other fields are ignored.
+
+    Source: Automation 360, "Bot Deploy API", ``callbackInfo``.
+    """
+
+    model_config = ConfigDict(
+        extra="ignore",
+        json_schema_extra={
+            "examples": [
+                {
+                    "userId": "4934",
+                    "deviceId": "44",
+                    "deploymentId": "f6d30428-15d1-41e9-a952-0742eaaa5a31",
+                    "status": "RUN_COMPLETED",
+                    "botOutput": {"oResult": {"type": "STRING", "string": "done"}},
+                }
+            ]
+        },
+    )
+
+    deploymentId: Annotated[  # noqa: N815 - A360's spelling
+        str,
+        StringConstraints(
+            strip_whitespace=True, min_length=1, max_length=128, pattern=_NO_CONTROL_CHARACTERS
+        ),
+    ] = Field(description="The deployment that ended.")
+    status: Annotated[
+        str,
+        StringConstraints(
+            strip_whitespace=True, min_length=1, max_length=64, pattern=_NO_CONTROL_CHARACTERS
+        ),
+    ] = Field(description="How it ended. Any value is taken: new ones appear without notice.")
+
+
+class CallbackAnswer(BaseModel):
+    """The answer to a callback that is safe."""
+
+    status: Literal["ok"] = "ok"
+    outcome: Outcome = Field(description="What became of the callback.")
+    deploymentId: str = Field(description="The deployment, as understood.")  # noqa: N815 - A360's spelling
+    requestId: str = Field(description="The request's id, also in the log.")  # noqa: N815 - goes with it
+
+
+class HealthAnswer(BaseModel):
+    """The answer while the process lives."""
+
+    status: Literal["ok"] = "ok"
+
+
+class ErrorAnswer(BaseModel):
+    """The answer to a request that was refused."""
+
+    detail: str = Field(description="What happened, for a person.")
+
+
+class InvalidField(BaseModel):
+    """One thing that is wrong with a body."""
+
+    loc: list[str | int] = Field(description="Where: the path to the field.")
+    msg: str = Field(description="What is wrong with it.")
+    type: str = Field(description="The kind of mistake.")
+
+
+class InvalidAnswer(BaseModel):
+    """The answer to a body that was not understood."""
+
+    detail: list[InvalidField]

@@ -1,0 +1,274 @@
+"""The settings: every environment variable, with its type, unit, default and bounds.
+
+A field is named after its variable. Values come from the environment, then from a file ``.env`` in
+the working directory, then from files in ``/run/secrets`` (Docker secrets; the file is named like
+the variable, in small letters). An empty variable counts as one that is not set.
+"""
+
+import re
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ByteSize,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_core import PydanticCustomError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+SECRETS_DIRECTORY: Final = Path("/run/secrets")
+
+_MISSING = "missing"  # pydantic's own name for this kind of error
+
+_DURATION = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>ms|s|min|h|d)?", re.IGNORECASE)
+_UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+_IDENTIFIER = re.compile(r"[^\W\d][\w$#@ -]{0,127}")
+_TABLE = re.compile(rf"{_IDENTIFIER.pattern}(?:\.{_IDENTIFIER.pattern}){{0,2}}")
+_VISIBLE_ASCII = re.compile(r"[\x21-\x7e]+")
+
+
+def _seconds(value: object) -> object:
+    if isinstance(value, str) and (match := _DURATION.fullmatch(value.strip())):
+        return float(match["number"]) * _UNIT_SECONDS[(match["unit"] or "s").lower()]
+    return value
+
+
+def _header_value(secret: SecretStr) -> SecretStr:
+    # HTTP strips white space around a header's value and agrees on no encoding beyond ASCII
+    # (RFC 9110, 5.5): a key with anything else in it could never be matched.
+    if not _VISIBLE_ASCII.fullmatch(secret.get_secret_value()):
+        raise ValueError(
+            "it holds a space, an accent or another character that a header cannot carry"
+        )
+    return secret
+
+
+def _must_match(pattern: re.Pattern[str], what: str) -> AfterValidator:
+    def check(name: str) -> str:
+        if not pattern.fullmatch(name):
+            raise ValueError(f"it cannot be the name of a {what}")
+        return name
+
+    return AfterValidator(check)
+
+
+Seconds = Annotated[float, BeforeValidator(_seconds)]
+ApiKey = Annotated[SecretStr, Field(min_length=1, max_length=512), AfterValidator(_header_value)]
+Column = Annotated[str, _must_match(_IDENTIFIER, "column")]
+Table = Annotated[str, _must_match(_TABLE, "table")]
+
+
+class LogFormat(StrEnum):
+    """How a log line is written."""
+
+    JSON = "json"
+    CONSOLE = "console"
+
+
+class LogLevel(StrEnum):
+    """The least severe level that is written."""
+
+    DEBUG = "DEBUG"
+    INFO = "INFO"
+    WARNING = "WARNING"
+    ERROR = "ERROR"
+    CRITICAL = "CRITICAL"
+
+
+class SettingsError(Exception):
+    """The settings cannot be used. The message names every bad variable and holds no secret."""
+
+
+class Settings(BaseSettings):
+    """What the environment says. Durations are seconds, sizes are bytes.
+
+    Each description completes the sentence "it should be ..." in the message about a bad value.
+    """
+
+    model_config = SettingsConfigDict(
+        env_file=".env",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
+        validate_default=True,
+    )
+
+    callback_host: str = Field("0.0.0.0", description="the address to listen on")  # noqa: S104 - A360 calls from outside
+    callback_port: int = Field(8000, ge=0, le=65535, description="the port to listen on, 0 for any")
+    callback_api_key: ApiKey = Field(
+        description="the secret that A360 sends in X-API-KEY: 1 to 512 visible ASCII characters"
+    )
+    callback_api_key_previous: ApiKey | None = Field(
+        None, description="a second key that is accepted too, while keys are being changed"
+    )
+
+    sql_sam_connection_string: SecretStr | None = Field(
+        None,
+        description="a whole ODBC connection string, used as it is instead of SQL_SAM_SERVER, "
+        "_DATABASE, _USER, _PASSWORD, _DRIVER, _ENCRYPT and _TRUST_SERVER_CERTIFICATE",
+    )
+    sql_sam_server: str | None = Field(
+        None, description="the SQL Server: a host, 'host,port' or 'host\\instance'"
+    )
+    sql_sam_database: str | None = Field(None, description="the database that holds SAM's table")
+    sql_sam_user: str | None = Field(None, description="the database login")
+    sql_sam_password: SecretStr | None = Field(None, description="the login's password")
+    sql_sam_driver: str | None = Field(
+        None, description="the ODBC driver's registered name, or the path of its library"
+    )
+    sql_sam_encrypt: str = Field(
+        "yes",
+        pattern="^(yes|no|mandatory|optional|strict)$",
+        description="yes, no, mandatory, optional or strict: whether the connection is encrypted",
+    )
+    sql_sam_trust_server_certificate: str = Field(
+        "no",
+        pattern="^(yes|no)$",
+        description="yes or no: whether any certificate of the server is believed",
+    )
+    sql_sam_pool_max: int = Field(
+        4, ge=1, le=64, description="the most connections to the database, from 1 to 64"
+    )
+    sql_sam_login_timeout: Seconds = Field(
+        5, ge=1, le=60, description="how long connecting may take, from 1 s to 60 s"
+    )
+    sql_sam_table: Table = Field(
+        "robots", description="SAM's table: 'name', 'schema.name' or 'database.schema.name'"
+    )
+    sql_sam_deployment_column: Column = Field(
+        "deploymentId", description="the column that holds the deployment's id"
+    )
+    sql_sam_status_column: Column = Field(
+        "status", description="the column that receives the status"
+    )
+    sql_sam_payload_column: Column | None = Field(
+        None, description="a column that receives the whole callback as JSON"
+    )
+    sql_sam_finished_column: Column | None = Field(
+        None, description="a column that receives the UTC time at which the callback came"
+    )
+
+    callback_db_timeout: Seconds = Field(
+        2, ge=0.1, le=60, description="how long a callback may wait for its COMMIT, 0.1 s to 60 s"
+    )
+    callback_spool_path: Path = Field(
+        Path("var/callback-spool.db"), description="the spool's file, on a local disk"
+    )
+    callback_spool_max_bytes: ByteSize = Field(
+        ByteSize(2**30), ge=2**20, description="the spool's largest size, at least 1 MiB"
+    )
+    callback_unmatched_ttl: Seconds = Field(
+        86400, ge=1, description="how long a callback waits for its row, such as '24 h'"
+    )
+    callback_max_body_bytes: ByteSize = Field(
+        ByteSize(2**20), ge=1024, le=2**28, description="the largest body, 1 KiB to 256 MiB"
+    )
+    callback_body_timeout: Seconds = Field(
+        10, ge=0.1, le=600, description="how long a body may take to arrive, 0.1 s to 600 s"
+    )
+    callback_header_timeout: Seconds = Field(
+        10, ge=0.1, le=600, description="how long the headers may take to arrive, 0.1 s to 600 s"
+    )
+    callback_max_connections: int = Field(
+        1000, ge=1, le=100_000, description="the most open connections, 1 to 100000"
+    )
+    callback_drain_seconds: Seconds = Field(
+        0, ge=0, le=600, description="how long /ready says 'draining' on SIGTERM, up to 600 s"
+    )
+    callback_ssl_certfile: Path | None = Field(
+        None, description="the file of the TLS certificate chain; it goes with ..._SSL_KEYFILE"
+    )
+    callback_ssl_keyfile: Path | None = Field(
+        None, description="the file of the TLS private key; it goes with ..._SSL_CERTFILE"
+    )
+    callback_forwarded_allow_ips: str = Field(
+        "127.0.0.1", description="the proxies whose X-Forwarded-For is believed, comma-separated"
+    )
+    callback_log_level: LogLevel = Field(
+        LogLevel.INFO, description="DEBUG, INFO, WARNING, ERROR or CRITICAL"
+    )
+    callback_log_format: LogFormat = Field(LogFormat.JSON, description="json or console")
+    callback_docs: bool = Field(
+        default=True, description="true or false: whether /docs and /openapi.json are served"
+    )
+
+    @field_validator("callback_log_level", mode="before")
+    @classmethod
+    def _any_case(cls, value: object) -> object:
+        return value.upper() if isinstance(value, str) else value
+
+    @field_validator("sql_sam_encrypt", "sql_sam_trust_server_certificate", mode="before")
+    @classmethod
+    def _small_letters(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
+
+    @field_validator("sql_sam_server", "sql_sam_database", "sql_sam_user", "sql_sam_password")
+    @classmethod
+    def _required_without_connection_string(cls, value: Any, info: ValidationInfo) -> Any:  # noqa: ANN401 - str or SecretStr
+        # A connection string that failed its own check is absent here: one complaint is enough.
+        if value is None and info.data.get("sql_sam_connection_string", "") is None:
+            raise PydanticCustomError(_MISSING, "it is missing")
+        return value
+
+    @field_validator("callback_ssl_certfile", "callback_ssl_keyfile")
+    @classmethod
+    def _readable_file(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.is_file():
+            raise ValueError("there is no such file")
+        return value
+
+    @field_validator("callback_ssl_keyfile")
+    @classmethod
+    def _pair(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if (value is None) != (info.data.get("callback_ssl_certfile", value) is None):
+            raise ValueError("of CALLBACK_SSL_CERTFILE and CALLBACK_SSL_KEYFILE only one is set")
+        return value
+
+    @field_validator("callback_spool_path")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.absolute()
+
+
+def load_settings() -> Settings:
+    """Read and check the settings.
+
+    Raises:
+        SettingsError: If a variable is missing or wrong.
+    """
+    try:
+        return Settings(_secrets_dir=SECRETS_DIRECTORY if SECRETS_DIRECTORY.is_dir() else None)
+    except ValidationError as error:
+        raise SettingsError(_explain(error)) from None
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for problem in error.errors(include_input=False, include_url=False):
+        field = str(problem["loc"][0])
+        what = (
+            "is missing"
+            if problem["type"] == _MISSING
+            else f"is wrong: {problem['msg'].removeprefix('Value error, ')}"
+        )
+        lines.append(
+            f"  {field.upper()} {what}.\n"
+            f"      It should be {Settings.model_fields[field].description}."
+        )
+    number = "1 setting is" if len(lines) == 1 else f"{len(lines)} settings are"
+    where = f"the environment, in a file .env, or as files in {SECRETS_DIRECTORY}"
+    return "\n".join(
+        [
+            f"The service cannot start: {number} missing or wrong.",
+            *lines,
+            f"Set variables in {where}; .env.example shows every one.",
+        ]
+    )

@@ -1,0 +1,1 @@
+"""SQL: from a connection string to a committed UPDATE."""

@@ -1,0 +1,58 @@
+"""What differs between the databases that the service can write to."""
+
+from dataclasses import dataclass
+
+import pyodbc
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """One database's ways.
+
+    Attributes:
+        name: As in logs and messages.
+        opening_quote: What stands before a quoted identifier.
+        closing_quote: What stands after it; doubled inside.
+        session_setup: Statements for every new connection. ``{lock_timeout_ms}`` is filled in.
+        has_query_timeout: Whether its driver knows a time limit per statement.
+    """
+
+    name: str
+    opening_quote: str = '"'
+    closing_quote: str = '"'
+    session_setup: tuple[str, ...] = ()
+    has_query_timeout: bool = False
+
+    def quote(self, name: str) -> str:
+        """Quote an identifier, each part of a dotted one by itself."""
+        closing = self.closing_quote
+        return ".".join(
+            self.opening_quote + part.replace(closing, closing * 2) + closing
+            for part in name.split(".")
+        )
+
+
+SQL_SERVER = Dialect(
+    name="SQL Server",
+    opening_quote="[",
+    closing_quote="]",
+    # A server whose default is NOCOUNT ON would hide how many rows an UPDATE met.
+    session_setup=("SET NOCOUNT OFF", "SET LOCK_TIMEOUT {lock_timeout_ms}"),
+    has_query_timeout=True,
+)
+POSTGRESQL = Dialect(name="PostgreSQL", session_setup=("SET lock_timeout = {lock_timeout_ms}",))
+# Its lock time-out is "Timeout" (ms) in the connection string: the driver waits in a loop of its
+# own, which PRAGMA busy_timeout does not touch (seen with libsqliteodbc 0.9998).
+SQLITE = Dialect(name="SQLite")
+OTHER = Dialect(name="other")
+
+_BY_DBMS_NAME = {
+    "Microsoft SQL Server": SQL_SERVER,
+    "PostgreSQL": POSTGRESQL,
+    "SQLite": SQLITE,
+}
+
+
+def dialect_of(connection: pyodbc.Connection) -> Dialect:
+    """Tell the dialect by what the driver calls its database (``SQLGetInfo(SQL_DBMS_NAME)``)."""
+    return _BY_DBMS_NAME.get(connection.getinfo(pyodbc.SQL_DBMS_NAME), OTHER)
