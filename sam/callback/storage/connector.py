@@ -16,8 +16,8 @@ import pyodbc
 
 from sam.callback.logs import get_logger
 from sam.callback.settings import Settings
+from sam.callback.storage.connection_string import ConnectionString, connection_string
 from sam.callback.storage.dialects import Dialect, dialect_of
-from sam.callback.storage.drivers import ConnectionString, connection_string
 from sam.callback.storage.errors import (
     CHECK_THE_SERVER,
     ConnectionLostError,

@@ -1,4 +1,4 @@
-"""From the settings to an ODBC connection string, and the driver that it names."""
+"""The ODBC driver: which one, and why."""
 
 import platform
 import re
@@ -7,13 +7,7 @@ from pathlib import Path
 
 import pyodbc
 
-from sam.callback.settings import Settings
-
 _MICROSOFT_DRIVER = re.compile(r"ODBC Driver (\d+) for SQL Server")
-_VALUE = r"\s*=\s*(?:\{(?P<braced>(?:[^}]|\}\})*)\}|(?P<plain>[^;]*))"
-_DRIVER_IN_STRING = re.compile(rf"(?:^|;)\s*driver{_VALUE}", re.IGNORECASE)
-_PASSWORD_IN_STRING = re.compile(rf"(?:^|;)\s*(?:pwd|password){_VALUE}", re.IGNORECASE)
-
 _SQLITE_DRIVER = re.compile(r"SQLite3.*", re.IGNORECASE)
 _SQLITE_LIBRARIES = (  # Homebrew registers no driver
     Path("/opt/homebrew/lib/libsqlite3odbc.dylib"),
@@ -43,68 +37,6 @@ class Driver:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectionString:
-    """What pyodbc is given. Its text is secret, so it does not show in ``repr``."""
-
-    text: str
-    driver: Driver
-
-    def __repr__(self) -> str:
-        """Tell the driver only."""
-        return f"ConnectionString(driver={self.driver!r})"
-
-    def redact(self, message: str) -> str:
-        """Take the password out of a driver's message, should one ever quote it."""
-        for match in _PASSWORD_IN_STRING.finditer(self.text):
-            password = (match["braced"] or "").replace("}}", "}") or (match["plain"] or "").strip()
-            if password:
-                message = message.replace(password, "***")
-        return message
-
-
-def connection_string(settings: Settings) -> ConnectionString:
-    """Build the connection string, or take SQL_SAM_CONNECTION_STRING as it is.
-
-    Raises:
-        DriverNotFoundError: If the driver it needs is not on this machine.
-    """
-    if settings.sql_sam_connection_string is not None:
-        text = settings.sql_sam_connection_string.get_secret_value()
-        return ConnectionString(text, _driver_named_in(text))
-    driver = find_driver(settings.sql_sam_driver)
-    password = settings.sql_sam_password
-    parts = {
-        "DRIVER": driver.name,
-        "SERVER": settings.sql_sam_server or "",
-        "DATABASE": settings.sql_sam_database or "",
-        "UID": settings.sql_sam_user or "",
-        "PWD": password.get_secret_value() if password else "",
-        "Encrypt": settings.sql_sam_encrypt,
-        "TrustServerCertificate": settings.sql_sam_trust_server_certificate,
-        "APP": "sam-callback",
-    }
-    return ConnectionString(
-        "".join(f"{keyword}={escape(value)};" for keyword, value in parts.items()), driver
-    )
-
-
-def escape(value: str) -> str:
-    """Write a value as ODBC wants it in a connection string.
-
-    In braces any character may stand, a closing brace doubled (ODBC, SQLDriverConnect, "Comments").
-    A value of letters, digits and harmless signs is left plain.
-
-    Raises:
-        ValueError: If the value holds NUL, which ends a connection string.
-    """
-    if "\0" in value:
-        raise ValueError("a value of the connection string holds the character NUL")
-    if re.fullmatch(r"[\w.,:/\\-]*", value):
-        return value
-    return "{" + value.replace("}", "}}") + "}"
-
-
 def find_driver(wanted: str | None = None) -> Driver:
     """Choose the driver for SQL Server.
 
@@ -116,14 +48,9 @@ def find_driver(wanted: str | None = None) -> Driver:
     Raises:
         DriverNotFoundError: If there is none, or not the one wanted.
     """
-    registered = pyodbc.drivers()
     if wanted is not None:
-        if wanted in registered or _is_library(wanted):
-            return Driver(wanted, "named in SQL_SAM_DRIVER")
-        raise DriverNotFoundError(
-            f"The ODBC driver '{wanted}' of SQL_SAM_DRIVER does not exist on this machine. "
-            f"Registered: {_listed(registered)}."
-        )
+        return named_driver(wanted, "SQL_SAM_DRIVER")
+    registered = pyodbc.drivers()
     if microsoft := [match for name in registered if (match := _MICROSOFT_DRIVER.fullmatch(name))]:
         newest = max(microsoft, key=lambda match: int(match[1]))
         return Driver(newest[0], "the newest of Microsoft's drivers on this machine")
@@ -132,6 +59,25 @@ def find_driver(wanted: str | None = None) -> Driver:
     if "FreeTDS" in registered:
         return Driver("FreeTDS", "the only SQL Server driver on this machine")
     raise DriverNotFoundError(f"There is no ODBC driver for SQL Server. {_HOW_TO_GET_ONE}")
+
+
+def named_driver(name: str, variable: str) -> Driver:
+    """Return the driver that a variable names.
+
+    Args:
+        name: A registered name or the path of a library.
+        variable: The environment variable that holds it.
+
+    Raises:
+        DriverNotFoundError: If there is no such driver.
+    """
+    registered = pyodbc.drivers()
+    if name in registered or _is_library(name):
+        return Driver(name, f"named in {variable}")
+    raise DriverNotFoundError(
+        f"The ODBC driver '{name}' of {variable} does not exist on this machine. "
+        f"Registered: {', '.join(sorted(registered)) or 'none'}."
+    )
 
 
 def find_sqlite_driver() -> Driver:
@@ -153,26 +99,8 @@ def find_sqlite_driver() -> Driver:
     )
 
 
-def _driver_named_in(text: str) -> Driver:
-    match = _DRIVER_IN_STRING.search(text)
-    if match is None:  # a DSN names its driver elsewhere
-        return Driver("", "left to the DSN in SQL_SAM_CONNECTION_STRING")
-    name = (match["braced"] or "").replace("}}", "}") or (match["plain"] or "").strip()
-    registered = pyodbc.drivers()
-    if name in registered or _is_library(name):
-        return Driver(name, "named in SQL_SAM_CONNECTION_STRING")
-    raise DriverNotFoundError(
-        f"The ODBC driver '{name}' of SQL_SAM_CONNECTION_STRING does not exist on this machine. "
-        f"Registered: {_listed(registered)}."
-    )
-
-
 def _is_library(name: str) -> bool:
     return ("/" in name or "\\" in name) and Path(name).is_file()
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(sorted(names)) or "none"
 
 
 def _bundled_driver() -> Path | None:

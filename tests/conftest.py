@@ -1,0 +1,82 @@
+"""The fixtures that tests share."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from sam.callback.settings import Settings
+from tests.support.databases import Database, PostgresServer, SqliteDatabase
+from tests.support.service import KEY, Service
+
+_NEED_A_SERVER = {"database", "service", "start_service", "sqlite_database", "postgres_server"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if _NEED_A_SERVER & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.server)
+
+
+@pytest.fixture
+def sqlite_database(tmp_path: Path) -> SqliteDatabase:
+    """A SQLite file with one robot, `d-1`, that runs."""
+    database = SqliteDatabase(tmp_path / "sam.db")
+    database.add_robots(["d-1"])
+    return database
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """A PostgreSQL server for all tests of this process."""
+    server = PostgresServer()
+    yield server
+    server.destroy()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest) -> Database:
+    """Each kind of database that can be run here, with one robot, `d-1`, that runs."""
+    if request.param == "sqlite":
+        sqlite: SqliteDatabase = request.getfixturevalue("sqlite_database")
+        return sqlite
+    server: PostgresServer = request.getfixturevalue("postgres_server")
+    database = server.create_database()
+    database.add_robots(["d-1"])
+    return database
+
+
+@pytest.fixture
+def settings_for() -> Callable[..., Settings]:
+    """Settings for a database, as a test in this process needs them."""
+
+    def make(database: Database, **overrides: object) -> Settings:
+        values: dict[str, object] = {
+            "callback_api_key": KEY,
+            "sql_sam_connection_string": database.connection_string,
+            **overrides,
+        }
+        return Settings(_env_file=None, **values)  # type: ignore[arg-type]  # checked as it is built
+
+    return make
+
+
+@pytest.fixture
+def start_service(tmp_path: Path) -> Iterator[Callable[..., Service]]:
+    """Starts services, which end cleanly with the test."""
+    services: list[Service] = []
+
+    def start(*arguments: str, **environment: str) -> Service:
+        service = Service(tmp_path, {"CALLBACK_API_KEY": KEY, **environment}, arguments)
+        services.append(service)
+        return service
+
+    yield start
+    for service in services:
+        assert service.stop() == 0
+
+
+@pytest.fixture
+def service(start_service: Callable[..., Service], sqlite_database: SqliteDatabase) -> Service:
+    """The service on a SQLite database."""
+    return start_service(SQL_SAM_CONNECTION_STRING=sqlite_database.connection_string)

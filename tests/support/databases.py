@@ -1,0 +1,173 @@
+"""Real databases over real ODBC: SQLite, and a PostgreSQL server of the tests' own."""
+
+import os
+import shutil
+import socket
+import sqlite3
+import subprocess
+import tempfile
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyodbc
+
+ROBOT = ("d-1", "RUNNING")
+
+
+class Database(Protocol):
+    """A database that has a table `robots`."""
+
+    @property
+    def connection_string(self) -> str:
+        """What SQL_SAM_CONNECTION_STRING is to be."""
+
+    def execute(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
+        """Run a statement past the service; commit; return its rows."""
+
+    def add_robots(self, deployment_ids: Iterable[str]) -> None:
+        """Add rows that run."""
+
+    def statuses(self) -> dict[str, str]:
+        """The status of every deployment."""
+
+
+class SqliteDatabase:
+    """A SQLite file, written to with Python's own sqlite3 and read so."""
+
+    def __init__(self, path: Path, *, timeout_ms: int = 1000) -> None:
+        self.path = path
+        self._timeout_ms = timeout_ms
+        self.execute("PRAGMA journal_mode = WAL")
+        self.execute(
+            "CREATE TABLE robots (deploymentId VARCHAR(128) UNIQUE, status VARCHAR(64) NOT NULL"
+            " CHECK (length(status) <= 64), payload TEXT, finished TEXT)"
+        )
+
+    @property
+    def connection_string(self) -> str:
+        return (
+            f"DRIVER=SQLite3;Database={self.path};SyncPragma=FULL;JournalMode=WAL;"
+            f"Timeout={self._timeout_ms};"
+        )
+
+    def execute(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
+        with closing(sqlite3.connect(self.path, timeout=30)) as connection, connection:
+            return connection.execute(sql, parameters).fetchall()
+
+    def add_robots(self, deployment_ids: Iterable[str]) -> None:
+        with closing(sqlite3.connect(self.path, timeout=30)) as connection, connection:
+            connection.executemany(
+                "INSERT INTO robots (deploymentId, status) VALUES (?, 'RUNNING')",
+                [(deployment_id,) for deployment_id in deployment_ids],
+            )
+
+    def statuses(self) -> dict[str, str]:
+        return dict(self.execute("SELECT deploymentId, status FROM robots"))
+
+
+class PostgresServer:
+    """A PostgreSQL server on a port of its own, gone with its directory when stopped."""
+
+    def __init__(self) -> None:
+        self._binaries = _postgres_binaries()
+        self.directory = Path(tempfile.mkdtemp(prefix="sam-callback-postgres-"))
+        self.port = _free_port()
+        self._databases = 0
+        # PostgreSQL refuses to run as root.
+        self._user = "postgres" if os.name == "posix" and os.geteuid() == 0 else None
+        if self._user:
+            shutil.chown(self.directory, self._user, self._user)
+        self._run("initdb", "--auth=trust", "--username=sam", "--no-sync", "--encoding=UTF8")
+        self.start()
+
+    def start(self) -> None:
+        options = (
+            f"-p {self.port} -k {self.directory} -c listen_addresses=127.0.0.1"
+            " -c fsync=off -c max_connections=50"
+        )
+        self._run(
+            "pg_ctl", "start", "--wait", f"--log={self.directory}/log", f"--options={options}"
+        )
+
+    def stop(self, mode: str = "fast") -> None:
+        self._run("pg_ctl", "stop", "--wait", f"--mode={mode}")
+
+    def destroy(self) -> None:
+        self.stop("immediate")
+        shutil.rmtree(self.directory)
+
+    def create_database(self) -> "PostgresDatabase":
+        self._databases += 1
+        name = f"sam{self._databases}"
+        with closing(self.connect("postgres")) as connection:
+            connection.execute(f"CREATE DATABASE {name}")
+        return PostgresDatabase(self, name)
+
+    def connect(self, database: str) -> pyodbc.Connection:
+        return pyodbc.connect(self.connection_string(database), autocommit=True)
+
+    def connection_string(self, database: str, *, port: int | None = None) -> str:
+        return (
+            f"DRIVER={{PostgreSQL Unicode}};Server=127.0.0.1;Port={port or self.port};"
+            f"Database={database};UID=sam;PWD=unused-but-secret;"
+        )
+
+    def _run(self, program: str, *arguments: str) -> None:
+        subprocess.run(
+            [self._binaries / program, f"--pgdata={self.directory}/data", *arguments],
+            user=self._user,
+            check=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            cwd=self.directory,
+        )
+
+
+class PostgresDatabase:
+    """One database on a PostgreSQL server."""
+
+    def __init__(self, server: PostgresServer, name: str) -> None:
+        self.server = server
+        self.name = name
+        self.execute(
+            'CREATE TABLE robots ("deploymentId" VARCHAR(128) UNIQUE,'
+            " status VARCHAR(64) NOT NULL, payload TEXT, finished TIMESTAMP)"
+        )
+
+    @property
+    def connection_string(self) -> str:
+        return self.server.connection_string(self.name)
+
+    def execute(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
+        with closing(self.server.connect(self.name)) as connection:
+            cursor = connection.execute(sql, *parameters)
+            return [tuple(row) for row in cursor.fetchall()] if cursor.description else []
+
+    def add_robots(self, deployment_ids: Iterable[str]) -> None:
+        rows: Sequence[tuple[str]] = [(deployment_id,) for deployment_id in deployment_ids]
+        with closing(self.server.connect(self.name)) as connection:
+            connection.cursor().executemany(
+                "INSERT INTO robots (\"deploymentId\", status) VALUES (?, 'RUNNING')", rows
+            )
+
+    def statuses(self) -> dict[str, str]:
+        return dict(self.execute('SELECT "deploymentId", status FROM robots'))
+
+
+def _postgres_binaries() -> Path:
+    debian = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    if debian:
+        return debian[-1]
+    found = shutil.which("initdb")
+    if found is None:
+        raise RuntimeError("These tests need a PostgreSQL server's programs: `make setup`.")
+    return Path(found).parent
+
+
+def _free_port() -> int:
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

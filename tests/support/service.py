@@ -1,0 +1,158 @@
+"""The service as its users run it: a process, a socket, two streams."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+
+KEY: Final = "test-key-5f2c9e"
+START_SECONDS: Final = 30
+STOP_SECONDS: Final = 12
+
+
+def clean_environment(**variables: str) -> dict[str, str]:
+    """This environment without any setting of the service, and with `variables`."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("CALLBACK_", "SQL_SAM_"))
+    }
+    return {**kept, **variables}
+
+
+class Service:
+    """``python -m sam.callback`` on a port of its own."""
+
+    def __init__(
+        self, directory: Path, environment: Mapping[str, str], arguments: tuple[str, ...] = ()
+    ) -> None:
+        self._secrets = [
+            value for name, value in environment.items() if "KEY" in name or "PASSWORD" in name
+        ]
+        self.lines: list[dict[str, Any]] = []
+        self.output: list[str] = []
+        self._exit_status: int | None = None
+        self._arrived = threading.Condition()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "sam.callback", *arguments],
+            cwd=directory,
+            env=clean_environment(
+                **{"CALLBACK_PORT": "0", "CALLBACK_HOST": "127.0.0.1", **environment}
+            ),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        listening = self.wait_for_line(lambda line: line["event"] == "listening", START_SECONDS)
+        self.port: int = listening["port"]
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def client(self, **options: Any) -> httpx.Client:  # noqa: ANN401 - httpx's own
+        """A client that has the key."""
+        return httpx.Client(base_url=self.url, headers={"X-API-KEY": KEY}, timeout=20, **options)
+
+    def post(self, content: bytes, **headers: "str | bytes") -> httpx.Response:
+        """POST a body to /callback, with the key."""
+        with self.client() as client:
+            as_bytes = {
+                name.encode(): value if isinstance(value, bytes) else value.encode()
+                for name, value in headers.items()
+            }
+            return client.post("/callback", content=content, headers=as_bytes)
+
+    def wait_for_line(
+        self, matches: Callable[[dict[str, Any]], bool], seconds: float = 10
+    ) -> dict[str, Any]:
+        """Wait until a line that matches has been written."""
+
+        def found() -> dict[str, Any] | None:
+            return next((line for line in self.lines if matches(line)), None)
+
+        with self._arrived:
+            if not self._arrived.wait_for(
+                lambda: found() or self._process.poll() is not None, timeout=seconds
+            ):
+                raise AssertionError(f"no such line within {seconds} s; there are: {self.lines}")
+        if line := found():
+            return line
+        self._reader.join(timeout=5)
+        if line := found():
+            return line
+        assert self._process.stderr is not None
+        raise AssertionError(f"the service ended: {self._process.stderr.read()} {self.output}")
+
+    def wait_for_event(self, event: str, seconds: float = 10) -> dict[str, Any]:
+        """Wait for a line with this event."""
+        return self.wait_for_line(lambda line: line["event"] == event, seconds)
+
+    def send_signal(self, signal_number: int) -> None:
+        """Send it a signal, if it still runs."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal_number)
+
+    def stop(self, signal_number: int = signal.SIGTERM) -> int:
+        """Ask it to end; check what it printed in all its life; return its exit status."""
+        if self._exit_status is None:
+            self.send_signal(signal_number)
+            self._exit_status = self._end()
+        return self._exit_status
+
+    def _end(self) -> int:
+        try:
+            status = self._process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            raise
+        finally:
+            self._reader.join(timeout=5)
+        assert self._process.stderr is not None
+        assert self._process.stdout is not None
+        errors = self._process.stderr.read()
+        self._process.stderr.close()
+        self._process.stdout.close()
+        for secret in self._secrets:
+            assert not any(secret in text for text in [errors, *self.output])
+        assert not errors
+        return status
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for text in self._process.stdout:
+            with self._arrived:
+                self.output.append(text)
+                self.lines.append(json.loads(text))
+                self._arrived.notify_all()
+        with self._arrived:
+            self._arrived.notify_all()
+
+
+def run_to_its_end(
+    directory: Path, environment: Mapping[str, str], *arguments: str
+) -> "subprocess.CompletedProcess[str]":
+    """Run the command line until it ends by itself."""
+    return subprocess.run(
+        [sys.executable, "-m", "sam.callback", *arguments],
+        cwd=directory,
+        env=clean_environment(**environment),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=60,
+        check=False,
+    )

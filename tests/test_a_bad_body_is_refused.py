@@ -1,0 +1,157 @@
+"""A body that is not understood, too large or too slow is refused; the database is not touched."""
+
+import json
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from sam.callback.service.schemas import CallbackPayload
+from tests.support.callbacks import body
+from tests.support.databases import SqliteDatabase
+from tests.support.service import KEY, Service
+
+NOT_UNDERSTOOD = [
+    b"",
+    b"{",
+    b"null",
+    b"[]",
+    b'"d-1"',
+    b"deploymentId=d-1&status=RUN_COMPLETED",
+    b'{"deploymentId": "d-1"}',
+    b'{"status": "RUN_COMPLETED"}',
+    b'{"deploymentId": "", "status": "RUN_COMPLETED"}',
+    b'{"deploymentId": "  ", "status": "RUN_COMPLETED"}',
+    b'{"deploymentId": "d-1", "status": ""}',
+    b'{"deploymentId": "d-1", "status": null}',
+    b'{"deploymentId": 1, "status": "RUN_COMPLETED"}',
+    b'{"deploymentId": "d-1", "status": NaN}',
+    b'{"deploymentId": "d-\\u0000", "status": "RUN_COMPLETED"}',
+    b'{"deploymentId": "d-1", "status": "A\\nB"}',
+    b'{"deploymentId": "d-1\\ud800", "status": "RUN_COMPLETED"}',
+    b'{"deploymentId": "d-1", "status": "\xff"}',
+    json.dumps({"deploymentId": "d-1", "status": "RUN"}).encode("utf-16"),
+    body("d" * 129),
+    body("d-1", "s" * 65),
+    b'{"deploymentId": "d-1", "status": "RUN", "botOutput": ' + b"[" * 100_000 + b"}",
+]
+
+
+def test_what_is_not_understood_is_422_in_fastapis_shape(
+    service: Service, sqlite_database: SqliteDatabase
+) -> None:
+    for content in NOT_UNDERSTOOD:
+        response = service.post(content)
+        assert response.status_code == 422, content[:80]
+        for mistake in response.json()["detail"]:
+            assert mistake["loc"][0] == "body"
+            assert mistake.keys() == {"loc", "msg", "type"}
+    assert sqlite_database.statuses() == {"d-1": "RUNNING"}
+
+
+def test_it_is_logged_once_with_what_is_wrong(service: Service) -> None:
+    service.post(b'{"deploymentId": "d-1", "botOutput": {"secret": "of the bot"}}')
+
+    line = service.wait_for_event("refused")
+
+    assert line["level"] == "warning"
+    assert line["reason"] == "invalid_body"
+    assert line["mistakes"] == ["status: Field required"]
+    assert not any("of the bot" in text for text in service.output)
+
+
+@pytest.fixture
+def service_with_small_limits(
+    start_service: Callable[..., Service], sqlite_database: SqliteDatabase
+) -> Service:
+    return start_service(
+        SQL_SAM_CONNECTION_STRING=sqlite_database.connection_string,
+        CALLBACK_MAX_BODY_BYTES="2000",
+        CALLBACK_BODY_TIMEOUT="0.5",
+    )
+
+
+def test_a_body_over_the_limit_is_413(
+    service_with_small_limits: Service, sqlite_database: SqliteDatabase
+) -> None:
+    service = service_with_small_limits
+    at_the_limit = body("d-1").ljust(2000)
+
+    def in_chunks(content: bytes) -> httpx.Response:
+        with service.client() as client:
+            return client.post("/callback", content=iter([content[:1000], content[1000:]]))
+
+    for response in (service.post(at_the_limit + b" "), in_chunks(at_the_limit + b" ")):
+        assert response.status_code == 413
+        assert response.json() == {"detail": "The body is larger than 2000 bytes."}
+    assert service.wait_for_event("refused")["reason"] == "body_too_large"
+    assert sqlite_database.statuses() == {"d-1": "RUNNING"}
+
+    assert service.post(at_the_limit).status_code == 200
+    assert in_chunks(at_the_limit).status_code == 200
+
+
+def test_a_body_that_comes_too_slowly_is_408(
+    service_with_small_limits: Service, sqlite_database: SqliteDatabase
+) -> None:
+    service = service_with_small_limits
+    head = f"POST /callback HTTP/1.1\r\nHost: x\r\nX-API-KEY: {KEY}\r\nContent-Length: 100\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", service.port), timeout=10) as connection:
+        connection.sendall(head.encode() + b'{"deploymentId"')
+        assert connection.recv(1000).startswith(b"HTTP/1.1 408 ")
+        while connection.recv(1000):
+            pass  # what is left of the answer, until the service closes
+    assert service.wait_for_event("refused")["reason"] == "body_too_slow"
+    assert sqlite_database.statuses() == {"d-1": "RUNNING"}
+
+
+def test_a_sender_that_hangs_up_half_way_is_not_a_crash(service: Service) -> None:
+    head = f"POST /callback HTTP/1.1\r\nHost: x\r\nX-API-KEY: {KEY}\r\nContent-Length: 100\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", service.port), timeout=10) as connection:
+        connection.sendall(head.encode() + body()[:20])
+    assert service.wait_for_event("disconnected")["level"] == "warning"
+    assert service.post(body()).status_code == 200
+    assert "crash" not in {line["event"] for line in service.lines}
+
+
+TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=64).filter(
+    str.strip
+)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda children: st.lists(children) | st.dictionaries(st.text(), children),
+    max_leaves=20,
+)
+
+
+@given(
+    deployment_id=TEXT,
+    status=TEXT,
+    others=st.dictionaries(
+        st.text().filter(lambda name: name not in {"deploymentId", "status"}), JSON
+    ),
+)
+def test_whatever_else_a_body_holds_is_ignored(
+    deployment_id: str, status: str, others: dict[str, Any]
+) -> None:
+    content = json.dumps({**others, "deploymentId": deployment_id, "status": status})
+
+    payload = CallbackPayload.model_validate_json(content)
+
+    assert payload.deploymentId == deployment_id.strip()
+    assert payload.status == status.strip()
+
+
+@given(st.binary() | JSON.map(lambda value: json.dumps(value).encode()))
+def test_no_bytes_do_worse_than_be_refused(content: bytes) -> None:
+    try:
+        payload = CallbackPayload.model_validate_json(content)
+    except ValidationError:
+        return
+    assert 1 <= len(payload.deploymentId) <= 128
+    assert 1 <= len(payload.status) <= 64

@@ -1,0 +1,180 @@
+"""Standard output is one JSON object per line, whoever wrote it; standard error stays empty.
+
+That the key and the password never appear is checked by `Service.stop`, for every test.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.support.callbacks import body
+from tests.support.databases import SqliteDatabase
+from tests.support.service import KEY, Service, clean_environment
+
+COMMON = ["timestamp", "level", "event", "logger", "service", "version", "instance", "pid"]
+
+
+def test_every_line_begins_with_the_common_fields(service: Service) -> None:
+    service.post(body())
+    service.post(b"{")
+    httpx.get(service.url + "/no/such/path")
+    assert service.stop() == 0
+
+    assert {line["logger"].split(".")[0] for line in service.lines} == {"sam", "uvicorn"}
+    for line in service.lines:
+        assert list(line)[: len(COMMON)] == COMMON
+        age = datetime.now(UTC) - datetime.fromisoformat(line["timestamp"])
+        assert timedelta() <= age < timedelta(minutes=1)
+        assert line["timestamp"].endswith("Z")
+        assert line["service"] == "sam-callback"
+        assert line["version"] == version("sam-callback")
+        assert line["pid"] == service.pid
+
+
+def test_a_callback_is_one_line(service: Service) -> None:
+    response = service.post(body("d-1", "RUN_COMPLETED"))
+    line = service.wait_for_event("callback")
+
+    assert line["level"] == "info"
+    assert line["request_id"] == response.headers["X-Request-ID"]
+    assert (line["deployment_id"], line["status"]) == ("d-1", "RUN_COMPLETED")
+    assert (line["outcome"], line["http_status"]) == ("updated", 200)
+    assert line["client"] == "127.0.0.1"
+    assert line["batch_size"] == 1
+    assert 0 < line["db_ms"] < line["duration_ms"]
+    assert [line["event"] for line in service.lines].count("callback") == 1
+
+
+def test_what_the_bot_put_out_is_never_logged(service: Service) -> None:
+    service.post(b'{"deploymentId": "d-1", "status": "DONE", "botOutput": {"iban": "ES7921"}}')
+    service.wait_for_event("callback")
+    assert not any("ES7921" in text for text in service.output)
+
+
+@pytest.mark.parametrize("path", ["/health", "/docs"])
+def test_probes_are_debug_and_other_requests_info(
+    path: str, start_service: Callable[..., Service], sqlite_database: SqliteDatabase
+) -> None:
+    service = start_service(
+        SQL_SAM_CONNECTION_STRING=sqlite_database.connection_string, CALLBACK_LOG_LEVEL="DEBUG"
+    )
+    httpx.get(service.url + path)
+    line = service.wait_for_event("request")
+    assert line["level"] == ("debug" if path == "/health" else "info")
+    assert line["path"] == path
+
+
+def test_a_request_keeps_its_id_if_that_is_well_formed(service: Service) -> None:
+    assert (
+        service.post(body(), **{"X-Request-ID": "a360-1.b_C"}).json()["requestId"] == "a360-1.b_C"
+    )
+    service.wait_for_line(lambda line: line.get("request_id") == "a360-1.b_C")
+    for malformed in ("", "x" * 65, 'a"b', "a b", "ä"):
+        response = service.post(body(), **{"X-Request-ID": malformed.encode("latin-1")})
+        assert response.headers["X-Request-ID"] == response.json()["requestId"] != malformed
+
+
+def test_a_path_cannot_forge_a_line_nor_flood_it(service: Service) -> None:
+    path = "/%0a%7B%22event%22:%22forged%22%7D" + "x" * 5000
+    httpx.get(service.url + path, headers={"X-API-KEY": KEY})
+    line = service.wait_for_event("refused")
+    assert line["reason"] == "unknown_path"
+    assert line["path"].startswith('/\n{"event":"forged"}xxx')
+    assert len(line["path"]) < 1100
+
+
+LOG_SOMETHING = """
+import logging, sys, threading, warnings
+from sam.callback import logs
+from sam.callback.settings import LogFormat, LogLevel
+logs.configure(LogLevel.INFO, LogFormat(sys.argv[1]))
+log = logs.get_logger("test")
+"""
+
+
+def _log(what: str, line_format: str = "json") -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-c", LOG_SOMETHING + what, line_format],
+        env=clean_environment(PYTHONPATH=str(Path(__file__).parent.parent)),
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=30,
+        check=False,
+    )
+
+
+def _line(what: str) -> dict[str, Any]:
+    run = _log(what)
+    assert run.stderr == ""
+    [text] = run.stdout.splitlines()
+    line: dict[str, Any] = json.loads(text)
+    assert list(line)[: len(COMMON)] == COMMON
+    return line
+
+
+def test_warnings_are_lines() -> None:
+    line = _line("warnings.warn('careful')")
+    assert (line["level"], line["logger"]) == ("warning", "py.warnings")
+    assert "careful" in line["event"]
+
+
+def test_other_loggers_are_lines() -> None:
+    line = _line("logging.getLogger('library').error('it has %s', 'failed')")
+    assert (line["level"], line["logger"], line["event"]) == ("error", "library", "it has failed")
+
+
+@pytest.mark.parametrize(
+    ("crash", "event"),
+    [
+        ("raise RuntimeError('boom')", "crash"),
+        (
+            "threading.Thread(target=lambda: exec('raise RuntimeError(\"boom\")')).start()",
+            "thread_crash",
+        ),
+        ("class X:\n  def __del__(self): raise RuntimeError('boom')\nX()", "unraisable"),
+    ],
+)
+def test_a_crash_is_one_line_with_its_traceback(crash: str, event: str) -> None:
+    line = _line(crash)
+    assert (line["level"], line["event"]) == ("critical", event)
+    assert line["exception"].startswith("Traceback")
+    assert line["exception"].endswith("RuntimeError: boom")
+
+
+def test_a_traceback_is_bounded_and_keeps_its_end() -> None:
+    line = _line("raise RuntimeError('x' * 100_000 + 'the end')")
+    assert len(line["exception"]) < 17_000
+    assert line["exception"].endswith("the end")
+
+
+def test_what_json_cannot_hold_does_not_lose_the_line() -> None:
+    line = _line(r"log.info('odd', text='a\ud800b', number=2**70, thing=object, fine=1)")
+    assert line["text"] == r"a\ud800b"
+    assert line["number"] == str(2**70)
+    assert line["fine"] == 1
+
+
+def test_a_level_that_is_off_is_not_written() -> None:
+    assert _log("log.debug('no'); logging.getLogger('x').debug('no')").stdout == ""
+
+
+def test_a_closed_standard_output_does_not_stop_the_service() -> None:
+    run = _log("sys.stdout.close(); log.info('lost'); print('alive', file=sys.__stderr__)")
+    assert run.returncode == 0
+    assert run.stderr == "alive\n"
+
+
+def test_console_lines_are_for_people() -> None:
+    run = _log("log.info('hello', number=1)", "console")
+    assert "hello" in run.stdout
+    assert "number=1" in run.stdout
+    assert "\x1b" not in run.stdout  # not a terminal, so no colour

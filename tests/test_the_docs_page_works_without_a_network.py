@@ -1,0 +1,72 @@
+"""/docs in a real browser that reaches this service and nothing else: Try it out gives 200."""
+
+import shutil
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, Route, expect, sync_playwright
+
+from tests.support.callbacks import body
+from tests.support.databases import SqliteDatabase
+from tests.support.service import KEY, Service
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture
+def browser() -> Iterator[Browser]:
+    path = shutil.which("chromium") or shutil.which("google-chrome")
+    assert path, "This test needs Chromium: `make setup`."
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=path,
+            args=[
+                "--no-sandbox",
+                "--disable-quic",
+                "--disable-background-networking",
+                "--disable-component-update",
+                "--disable-sync",
+            ],
+        )
+        yield browser
+        browser.close()
+
+
+def test_authorize_then_try_it_out(
+    browser: Browser, service: Service, sqlite_database: SqliteDatabase
+) -> None:
+    elsewhere: list[str] = []
+    complaints: list[str] = []
+
+    def only_the_service(route: Route) -> None:
+        if route.request.url.startswith((service.url, "data:")):
+            route.continue_()
+        else:
+            elsewhere.append(route.request.url)
+            route.abort()
+
+    page = browser.new_page()
+    page.route("**/*", only_the_service)
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+
+    page.goto(service.url + "/docs")
+    expect(page.get_by_role("heading", name="SAM Callback Service")).to_be_visible()
+
+    page.get_by_role("button", name="Authorize").first.click()
+    page.get_by_label("Value").fill(KEY)
+    page.get_by_label("Apply credentials").click()
+    page.get_by_role("button", name="Close").click()
+
+    operation = page.locator("#operations-default-callback_callback_post")
+    operation.click()
+    operation.get_by_role("button", name="Try it out").click()
+    operation.locator("textarea").fill(body("d-1", "RUN_COMPLETED").decode())
+    operation.get_by_role("button", name="Execute").click()
+
+    answer = operation.locator(".live-responses-table .response")
+    expect(answer.locator(".response-col_status")).to_contain_text("200")
+    expect(answer).to_contain_text('"outcome": "updated"')
+    assert sqlite_database.statuses() == {"d-1": "RUN_COMPLETED"}
+    assert elsewhere == []
+    assert complaints == []

@@ -1,0 +1,56 @@
+"""SIGTERM and Ctrl-C: requests in flight are answered, then the exit status is 0."""
+
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tests.support.callbacks import body
+from tests.support.databases import PostgresServer, SqliteDatabase
+from tests.support.service import KEY, Service
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM to catch")
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
+def test_the_exit_status_is_0(signal_number: int, service: Service) -> None:
+    assert service.post(body()).status_code == 200
+    assert service.stop(signal_number) == 0
+
+
+def test_a_callback_whose_body_is_still_coming_is_answered(
+    service: Service, sqlite_database: SqliteDatabase
+) -> None:
+    content = body("d-1", "LAST")
+    head = (
+        f"POST /callback HTTP/1.1\r\nHost: x\r\nX-API-KEY: {KEY}\r\n"
+        f"Content-Length: {len(content)}\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", service.port), timeout=10) as connection:
+        connection.sendall(head.encode() + content[:5])
+        service.post(body())  # by now the first one is being handled too
+        service.send_signal(signal.SIGTERM)
+        service.wait_for_event("Shutting down")
+        connection.sendall(content[5:])
+        assert connection.recv(1000).startswith(b"HTTP/1.1 200 ")
+    assert service.stop() == 0
+    assert sqlite_database.statuses() == {"d-1": "LAST"}
+
+
+def test_a_database_that_has_gone_silent_does_not_hold_it(
+    start_service: Callable[..., Service], postgres_server: PostgresServer
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and says nothing
+        service = start_service(
+            SQL_SAM_CONNECTION_STRING=postgres_server.connection_string(
+                "postgres", port=silent.getsockname()[1]
+            ),
+            CALLBACK_DB_TIMEOUT="0.3",
+        )
+        assert service.post(body()).status_code == 503
+        started = time.monotonic()
+        assert service.stop() == 0
+        assert time.monotonic() - started < 10

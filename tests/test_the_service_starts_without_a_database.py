@@ -1,0 +1,89 @@
+"""A database that cannot be used does not stop the start; one CRITICAL line says what to do."""
+
+import socket
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from sam.callback.storage import drivers
+from tests.support.callbacks import body
+from tests.support.databases import PostgresServer, SqliteDatabase
+from tests.support.service import Service
+
+
+def test_a_table_that_is_missing(
+    start_service: Callable[..., Service], sqlite_database: SqliteDatabase
+) -> None:
+    sqlite_database.execute("DROP TABLE robots")
+    service = start_service(SQL_SAM_CONNECTION_STRING=sqlite_database.connection_string)
+
+    line = service.wait_for_event("database_down")
+
+    assert line["level"] == "critical"
+    assert "no such table: robots" in line["reason"]
+    assert line["reason"].endswith("Check SQL_SAM_TABLE.")
+
+
+def test_a_server_that_refuses_the_connection(
+    start_service: Callable[..., Service], postgres_server: PostgresServer
+) -> None:
+    with closing(socket.socket()) as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        service = start_service(
+            SQL_SAM_CONNECTION_STRING=postgres_server.connection_string(
+                "postgres", port=nobody.getsockname()[1]
+            )
+        )
+        line = service.wait_for_event("database_down")
+    assert "Connection refused" in line["reason"]
+    assert "Check SQL_SAM_SERVER" in line["reason"]
+
+
+def test_a_callback_that_cannot_be_committed_is_503_with_retry_after(
+    start_service: Callable[..., Service], sqlite_database: SqliteDatabase
+) -> None:
+    sqlite_database.execute("ALTER TABLE robots RENAME TO away")
+    service = start_service(SQL_SAM_CONNECTION_STRING=sqlite_database.connection_string)
+    service.wait_for_event("database_down")
+
+    for _ in range(3):
+        response = service.post(body())
+        assert response.status_code == 503
+        assert int(response.headers["Retry-After"]) > 0
+
+    line = service.wait_for_event("refused")
+    assert line["level"] == "error"
+    assert (line["deployment_id"], line["status"]) == ("d-1", "RUN_COMPLETED")
+
+    sqlite_database.execute("ALTER TABLE away RENAME TO robots")
+    assert service.post(body()).status_code == 200
+    assert service.wait_for_event("database_up")
+    events = [line["event"] for line in service.lines]
+    assert events.count("database_down") == 1
+    assert sqlite_database.statuses() == {"d-1": "RUN_COMPLETED"}
+
+
+@pytest.mark.skipif(
+    drivers._bundled_driver() is None,  # noqa: SLF001 - Windows and macOS have none
+    reason="the package mssql-python-odbc carries no driver for this platform",
+)
+def test_with_only_sql_sam_variables_the_bundled_driver_is_found(
+    start_service: Callable[..., Service], tmp_path: Path
+) -> None:
+    (tmp_path / "odbcinst.ini").touch()
+    with closing(socket.socket()) as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        service = start_service(
+            ODBCSYSINI=str(tmp_path),  # a machine where no driver is registered
+            SQL_SAM_SERVER=f"127.0.0.1,{nobody.getsockname()[1]}",
+            SQL_SAM_DATABASE="sam",
+            SQL_SAM_USER="sam",
+            SQL_SAM_PASSWORD="hush-hush;}",
+            SQL_SAM_LOGIN_TIMEOUT="1",
+        )
+        assert "mssql-python-odbc" in service.wait_for_event("driver")["reason"]
+        line = service.wait_for_event("database_down", seconds=20)
+    assert "ODBC Driver 18 for SQL Server" in line["reason"]
+    assert "Check SQL_SAM_SERVER" in line["reason"]
