@@ -43,7 +43,7 @@ def create_app(settings: Settings) -> FastAPI:
     @contextlib.asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         await connector.open()
-        _log.info("driver", driver=connector.driver_name, reason=connector.driver_reason)
+        _log.info("driver", driver=connector.driver.name, reason=connector.driver.reason)
         first_look = asyncio.create_task(_look_at_table(repository, settings))
         try:
             yield

@@ -12,6 +12,7 @@ _PAIR = re.compile(
     r"\s*(?:\{(?P<braced>(?:[^}]|\}\})*)\}\s*|(?P<plain>[^;]*))(?:;|\Z)"
 )
 _PLAIN_VALUE = re.compile(r"[\w.,:/\\-]*")
+_SHORTEST_REDACTED = 4  # a shorter one would turn up by chance, and hide what the message says
 _PASSWORD_KEYWORDS = {"pwd", "password"}
 
 
@@ -29,7 +30,7 @@ class ConnectionString:
     def redact(self, message: str) -> str:
         """Take the password out of a driver's message, should one ever quote it."""
         for keyword, value in parse(self.text):
-            if keyword in _PASSWORD_KEYWORDS and value:
+            if keyword in _PASSWORD_KEYWORDS and len(value) >= _SHORTEST_REDACTED:
                 message = message.replace(value, "***")
         return message
 

@@ -1,35 +1,34 @@
 """The database connections: aioodbc's pool, and what a pool needs to live through failure.
 
-What is reached into of aioodbc is reached into here alone: `Connection._conn`, the connection of
-pyodbc. `tests/test_the_pool_lives_through_failure.py` would notice a release that changes it.
+What is reached into of aioodbc is reached into here alone: `Connection._conn`, its connection of
+pyodbc, since no public call runs a function of ours on a connection's thread. After its first use a
+`Session` stands in its place, so that whoever closes the one closes the other.
+`tests/test_the_pool_lives_through_failure.py` would notice a release that changes this.
 """
 
 import asyncio
 import contextlib
 import math
-import weakref
-from collections.abc import Callable
-from typing import Final, TypeVar
+from concurrent.futures import Future
+from typing import Any, Final, TypeVar
 
 import aioodbc
 import pyodbc
 
 from sam.callback.logs import get_logger
 from sam.callback.settings import Settings
-from sam.callback.storage.connection_string import ConnectionString, connection_string
-from sam.callback.storage.dialects import Dialect, dialect_of
+from sam.callback.storage.connection_string import connection_string
 from sam.callback.storage.errors import (
     CHECK_THE_SERVER,
     ConnectionLostError,
     DatabaseTimeoutError,
     DatabaseUnavailableError,
-    ErrorClass,
     PoolExhaustedError,
     advice_on,
-    classify,
     is_connection_lost,
 )
 from sam.callback.storage.gate import Gate
+from sam.callback.storage.session import Session, Work, close, work_on
 from sam.callback.storage.threads import DaemonThreadPool
 
 MAX_IDLE_SECONDS: Final = 180
@@ -38,68 +37,15 @@ MAX_IDLE_SECONDS: Final = 180
 LOCK_TIMEOUT_SHARE: Final = 0.5
 """The lock time-out as a share of CALLBACK_DB_TIMEOUT, so that the other rows have time left."""
 
+CLOSE_SECONDS: Final = 2
+"""How long closing may take; connections that the server does not let go of are left."""
+
 _log = get_logger(__name__)
 
 T = TypeVar("T")
 
 # The driver manager's own pool would hand out dead connections behind ours.
 pyodbc.pooling = False
-
-
-class Session:
-    """A connection of pyodbc with its dialect and one cursor, which keeps a statement prepared."""
-
-    def __init__(self, connection: pyodbc.Connection, lock_timeout: float) -> None:
-        self.connection = connection
-        self.dialect = dialect_of(connection)
-        self.cursor = connection.cursor()
-        lock_timeout_ms = math.ceil(lock_timeout * 1000)
-        for statement in self.dialect.session_setup:
-            self.cursor.execute(statement.format(lock_timeout_ms=lock_timeout_ms))
-        connection.commit()
-        if self.dialect.has_query_timeout:
-            connection.timeout = math.ceil(lock_timeout * 2)
-
-
-class Transaction:
-    """What the work on a connection's thread may use. It may commit more than once."""
-
-    def __init__(self, session: Session, gate: Gate) -> None:
-        self._session = session
-        self._gate = gate
-        self._is_open = False
-
-    @property
-    def dialect(self) -> Dialect:
-        """The database's dialect."""
-        return self._session.dialect
-
-    @property
-    def cursor(self) -> pyodbc.Cursor:
-        """The session's cursor; what it executes belongs to this transaction."""
-        self._is_open = True
-        return self._session.cursor
-
-    def commit(self) -> None:
-        """Commit, unless the time-out came first.
-
-        Raises:
-            AbandonedError: If it did.
-            pyodbc.Error: If the COMMIT failed.
-        """
-        self._gate.enter()
-        self._session.connection.commit()
-        self._is_open = False
-
-    def rollback(self) -> None:
-        """Undo what is not committed."""
-        if self._is_open:
-            self._session.connection.rollback()
-            self._is_open = False
-
-
-Work = Callable[[Transaction], T]
-"""A function that runs on a connection's thread: executes, fetches and commits there."""
 
 
 class DatabaseConnector:
@@ -110,7 +56,8 @@ class DatabaseConnector:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._connection_string: ConnectionString = connection_string(settings)
+        self._connection_string = connection_string(settings)
+        self.driver = self._connection_string.driver
         self._size = settings.sql_sam_pool_max
         self._login_timeout = settings.sql_sam_login_timeout
         self._lock_timeout = settings.callback_db_timeout * LOCK_TIMEOUT_SHARE
@@ -119,22 +66,9 @@ class DatabaseConnector:
         self._slots = asyncio.Semaphore(self._size)
         # As many again for threads that were given up and still wait in the driver.
         self._threads = DaemonThreadPool(2 * self._size, "odbc")
-        self._sessions: weakref.WeakKeyDictionary[aioodbc.Connection, Session] = (
-            weakref.WeakKeyDictionary()
-        )
         self._releases: set[asyncio.Task[None]] = set()
         self._pool: aioodbc.Pool | None = None
         self._is_up: bool | None = None
-
-    @property
-    def driver_name(self) -> str:
-        """The driver that is used."""
-        return self._connection_string.driver.name
-
-    @property
-    def driver_reason(self) -> str:
-        """Why that driver was chosen."""
-        return self._connection_string.driver.reason
 
     async def open(self) -> None:
         """Make the pool. It connects when it must: a database that is down stops no start."""
@@ -148,14 +82,16 @@ class DatabaseConnector:
             autocommit=False,
         )
 
-    async def close(self, timeout: float = 2.0) -> None:
-        """Close the connections; those that do not close within `timeout` seconds are left."""
-        if self._pool is None:
+    async def close(self) -> None:
+        """Close the connections that can be closed within `CLOSE_SECONDS`."""
+        pool, self._pool = self._pool, None
+        if pool is None:
             return
-        self._pool.close()
+        pool.close()
         with contextlib.suppress(TimeoutError, pyodbc.Error):
-            async with asyncio.timeout(timeout):
-                await self._pool.wait_closed()
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await asyncio.gather(*self._releases)
+                await pool.wait_closed()
         self._threads.shutdown()
 
     async def run(self, work: Work[T], *, timeout: float) -> T:
@@ -193,11 +129,11 @@ class DatabaseConnector:
             ) from None
         try:
             connection = await self._acquire(deadline)
-            is_reused = connection in self._sessions
+            is_fresh = not isinstance(connection._conn, Session)  # noqa: SLF001 - see above
             try:
                 return await self._run_on(connection, work, deadline)
             except ConnectionLostError:
-                if not is_reused:
+                if is_fresh:
                     raise
             # The others idle here are as old as this one, and likely as dead.
             await self._drop_idle(deadline)
@@ -224,37 +160,42 @@ class DatabaseConnector:
 
     async def _run_on(self, connection: aioodbc.Connection, work: Work[T], deadline: float) -> T:
         gate = Gate()
-        raw: pyodbc.Connection = connection._conn  # noqa: SLF001 - aioodbc lends nobody its thread
-        job = self._threads.submit(
-            _on_thread, raw, self._sessions.get(connection), self._lock_timeout, work, gate
-        )
+        opened: pyodbc.Connection | Session = connection._conn  # noqa: SLF001 - see above
+        job = self._threads.submit(work_on, opened, self._lock_timeout, work, gate)
         call = asyncio.wrap_future(job)
         try:
             await asyncio.wait({call}, timeout=deadline - asyncio.get_running_loop().time())
             if not call.done():
                 raise DatabaseTimeoutError("The database did not answer in time.")
-            self._sessions[connection], result = call.result()
+            opened, result = call.result()
         except pyodbc.Error as error:
             raise self._unavailable("cannot write", error) from error
         else:
             return result
         finally:
-            if not call.done():  # timed out, or this task was cancelled
+            if call.done():
+                connection._conn = None if opened.closed else opened  # noqa: SLF001 - see above
+            else:  # timed out, or this task was cancelled
                 gate.shut()
-                connection._conn = None  # noqa: SLF001 - a pool drops a closed connection
-                if job.cancel():
-                    self._threads.submit(_close, raw)
-                else:  # its thread is at work: it closes the connection when it comes back
-                    call.cancel()
-                    job.add_done_callback(lambda _: _close(raw))
-            elif raw.closed:
-                connection._conn = None  # noqa: SLF001
-            self._release(connection)
+                self._abandon(job, opened)
+                call.cancel()
+                connection._conn = None  # noqa: SLF001 - see above
+            await self._release(connection)
 
-    def _release(self, connection: aioodbc.Connection) -> None:
-        # Not awaited: `release` waits for a lock that another task may hold while it connects.
-        if self._pool is not None:
-            task = asyncio.ensure_future(self._pool.release(connection))
+    def _abandon(self, job: Future[Any], opened: pyodbc.Connection | Session) -> None:
+        if job.cancel():  # no thread had taken it up
+            self._threads.submit(close, opened)
+        else:  # its thread is at work, and closes the connection when it comes back
+            job.add_done_callback(lambda _: close(opened))
+
+    async def _release(self, connection: aioodbc.Connection) -> None:
+        if self._pool is None:
+            return
+        release = self._pool.release(connection)
+        if connection.closed:  # the pool drops it, and waits for nothing
+            await release
+        else:  # not awaited: it waits for a lock that another task may hold while it connects
+            task = asyncio.ensure_future(release)
             self._releases.add(task)
             task.add_done_callback(self._releases.discard)
 
@@ -268,43 +209,6 @@ class DatabaseConnector:
             return
         self._is_up = is_up
         if is_up:
-            _log.info("database_up", driver=self.driver_name)
+            _log.info("database_up", driver=self.driver.name)
         else:
-            _log.critical("database_down", reason=reason, driver=self.driver_name)
-
-
-def _on_thread(
-    raw: pyodbc.Connection,
-    session: Session | None,
-    lock_timeout: float,
-    work: Work[T],
-    gate: Gate,
-) -> tuple[Session, T]:
-    """Do the work; close the connection if an error leaves it unfit for the next user."""
-    try:
-        if session is None:
-            session = Session(raw, lock_timeout)
-        transaction = Transaction(session, gate)
-        try:
-            result = work(transaction)
-        finally:
-            # An open transaction would be committed by the next user.
-            transaction.rollback()
-    except BaseException as error:
-        if session is None or not _leaves_fit(error, session.dialect):
-            _close(raw)
-        raise
-    return session, result
-
-
-def _leaves_fit(error: BaseException, dialect: Dialect) -> bool:
-    return (
-        isinstance(error, pyodbc.Error)
-        and classify(error, dialect) is not ErrorClass.UNKNOWN
-        and not is_connection_lost(error)
-    )
-
-
-def _close(raw: pyodbc.Connection) -> None:
-    with contextlib.suppress(pyodbc.Error):  # it may be closed or dead already
-        raw.close()
+            _log.critical("database_down", reason=reason, driver=self.driver.name)

@@ -43,7 +43,8 @@ SQL_SERVER = Dialect(
 POSTGRESQL = Dialect(name="PostgreSQL", session_setup=("SET lock_timeout = {lock_timeout_ms}",))
 # Its lock time-out is "Timeout" (ms) in the connection string: the driver waits in a loop of its
 # own, which PRAGMA busy_timeout does not touch (seen with libsqliteodbc 0.9998).
-SQLITE = Dialect(name="SQLite")
+# Backquotes, as SQLite takes an unknown name in double quotes for a string.
+SQLITE = Dialect(name="SQLite", opening_quote="`", closing_quote="`")
 OTHER = Dialect(name="other")
 
 _BY_DBMS_NAME = {

@@ -147,7 +147,7 @@ _SQLSTATE = {
 # What psqlODBC tells with a bare HY000.
 _CONNECTION_LOST = re.compile(
     r"connection has been lost|could not (?:send|receive)|server closed the connection"
-    r"|no connection to the server|terminating connection",
+    r"|no connection to the server|terminating connection|internal savepoint failed",
     re.IGNORECASE,
 )
 _NATIVE_NUMBER = re.compile(r"\((-?\d+)\) \(SQL\w+\)")

@@ -8,9 +8,10 @@ import pyodbc
 
 from sam.callback.model import Callback
 from sam.callback.settings import Settings
-from sam.callback.storage.connector import DatabaseConnector, Transaction
+from sam.callback.storage.connector import DatabaseConnector
 from sam.callback.storage.dialects import Dialect
 from sam.callback.storage.errors import ErrorClass, classify
+from sam.callback.storage.session import Transaction
 
 
 class Verdict(StrEnum):

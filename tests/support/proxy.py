@@ -1,0 +1,107 @@
+"""A TCP proxy in front of a database, which can refuse, fall silent, and cut."""
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class Proxy:
+    """Forwards one local port to another, on a thread and an event loop of its own.
+
+    Args:
+        target: The port on 127.0.0.1 that connections are forwarded to.
+    """
+
+    def __init__(self, target: int) -> None:
+        self._target = target
+        self._loop = asyncio.new_event_loop()
+        self._flowing = asyncio.Event()
+        self._flowing.set()
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self._server = self._do(self._serve(0))
+        self.port: int = self._server.sockets[0].getsockname()[1]
+        self.connections = 0
+
+    def fall_silent(self) -> None:
+        """Pass nothing on any more; new connections are accepted, and hear nothing."""
+        self._call(self._flowing.clear)
+
+    def speak(self) -> None:
+        """Pass on what was held back, and what comes."""
+        self._call(self._flowing.set)
+
+    def cut(self) -> None:
+        """Reset every connection."""
+
+        def abort() -> None:
+            for writer in self._writers:
+                writer.transport.abort()
+
+        self._call(abort)
+
+    def refuse(self) -> None:
+        """Take no new connections, and reset those that are open."""
+        self._call(self._server.close)
+        self.cut()
+
+    def accept(self) -> None:
+        """Take connections again, on the same port."""
+        self._server = self._do(self._serve(self.port))
+
+    def close(self) -> None:
+        self.refuse()
+        self._call(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _do(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(10)
+
+    def _call(self, function: Callable[[], object]) -> None:
+        done = threading.Event()
+
+        def call() -> None:
+            function()
+            done.set()
+
+        self._loop.call_soon_threadsafe(call)
+        done.wait(10)
+
+    async def _serve(self, port: int) -> asyncio.Server:
+        return await asyncio.start_server(self._forward, "127.0.0.1", port)
+
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        try:
+            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
+        except OSError:
+            writer.transport.abort()
+            return
+        self._writers |= {writer, far_writer}
+        await asyncio.gather(self._pump(reader, far_writer), self._pump(far_reader, writer))
+        self._writers -= {writer, far_writer}
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                await self._flowing.wait()
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+
+@contextmanager
+def proxy_to(port: int) -> Iterator[Proxy]:
+    """A proxy in front of a port."""
+    proxy = Proxy(port)
+    try:
+        yield proxy
+    finally:
+        proxy.close()

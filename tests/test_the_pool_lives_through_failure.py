@@ -1,0 +1,262 @@
+"""Connections that die, hang or are given up cost one call each, never the pool."""
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+import aioodbc
+import pyodbc
+import pytest
+
+from sam.callback.settings import Settings
+from sam.callback.storage.connector import DatabaseConnector
+from sam.callback.storage.errors import (
+    DatabaseTimeoutError,
+    DatabaseUnavailableError,
+    PoolExhaustedError,
+)
+from sam.callback.storage.session import Transaction
+from tests.support.databases import PostgresDatabase, PostgresServer, SqliteDatabase
+from tests.support.proxy import Proxy, proxy_to
+
+UPDATE = 'UPDATE robots SET status = ? WHERE "deploymentId" = ?'
+OpenConnector = Callable[..., AbstractAsyncContextManager[DatabaseConnector]]
+
+
+@pytest.fixture
+def postgres_database(postgres_server: PostgresServer) -> PostgresDatabase:
+    database = postgres_server.create_database()
+    database.add_robots(["d-1"])
+    return database
+
+
+@pytest.fixture
+def proxy(postgres_database: PostgresDatabase) -> Iterator[Proxy]:
+    with proxy_to(postgres_database.server.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def open_connector(
+    postgres_database: PostgresDatabase, proxy: Proxy, settings_for: Callable[..., Settings]
+) -> OpenConnector:
+    @asynccontextmanager
+    async def open_it(**overrides: object) -> AsyncIterator[DatabaseConnector]:
+        through_proxy = postgres_database.server.connection_string(
+            postgres_database.name, port=proxy.port
+        )
+        settings = settings_for(
+            postgres_database, sql_sam_connection_string=through_proxy, **overrides
+        )
+        connector = DatabaseConnector(settings)
+        await connector.open()
+        try:
+            yield connector
+        finally:
+            await connector.close()
+
+    return open_it
+
+
+def set_status(status: str) -> Callable[[Transaction], int]:
+    def work(transaction: Transaction) -> int:
+        count: int = transaction.cursor.execute(UPDATE, status, "d-1").rowcount
+        transaction.commit()
+        return count
+
+    return work
+
+
+def backend(transaction: Transaction) -> int:
+    pid: int = transaction.cursor.execute("SELECT pg_backend_pid()").fetchone()[0]
+    return pid
+
+
+async def test_no_more_connections_than_the_pool_may_have(open_connector: OpenConnector) -> None:
+    async with open_connector(sql_sam_pool_max=2) as connector:
+        backends = await asyncio.gather(*(connector.run(backend, timeout=5) for _ in range(30)))
+    assert 1 <= len(set(backends)) <= 2
+
+
+async def test_connections_that_died_while_idle_cost_no_call(
+    open_connector: OpenConnector, postgres_database: PostgresDatabase
+) -> None:
+    async with open_connector() as connector:
+        before = set(await asyncio.gather(*(connector.run(backend, timeout=5) for _ in range(20))))
+        for pid in before:
+            postgres_database.execute("SELECT pg_terminate_backend(?)", pid)
+        assert await connector.run(set_status("AFTER"), timeout=5) == 1
+        assert await connector.run(backend, timeout=5) not in before
+    assert postgres_database.statuses() == {"d-1": "AFTER"}
+
+
+async def test_a_server_that_comes_back_is_used_again(
+    open_connector: OpenConnector, proxy: Proxy
+) -> None:
+    async with open_connector() as connector:
+        await connector.run(set_status("BEFORE"), timeout=5)
+        proxy.refuse()
+        for _ in range(10):
+            with pytest.raises(DatabaseUnavailableError):
+                await connector.run(set_status("DURING"), timeout=1)
+        proxy.accept()
+        assert await connector.run(set_status("AFTER"), timeout=5) == 1
+
+
+async def test_silence_costs_its_time_limit_and_no_more(
+    open_connector: OpenConnector, proxy: Proxy, postgres_database: PostgresDatabase
+) -> None:
+    async with open_connector(sql_sam_pool_max=2) as connector:
+        await connector.run(set_status("BEFORE"), timeout=5)
+        proxy.fall_silent()
+        for _ in range(3):
+            started = time.monotonic()
+            with pytest.raises(DatabaseTimeoutError):
+                await connector.run(set_status("DURING"), timeout=0.2)
+            assert time.monotonic() - started < 2
+        proxy.speak()
+        assert await connector.run(set_status("AFTER"), timeout=10) == 1
+    assert postgres_database.statuses() == {"d-1": "AFTER"}
+
+
+async def test_a_thread_that_comes_back_late_commits_nothing(
+    open_connector: OpenConnector, postgres_database: PostgresDatabase
+) -> None:
+    may_go_on, came_back = threading.Event(), threading.Event()
+    late: list[str] = []
+
+    def slow(transaction: Transaction) -> None:
+        transaction.cursor.execute("SELECT 1")
+        may_go_on.wait(10)
+        try:
+            transaction.cursor.execute(UPDATE, "LATE", "d-1")
+            transaction.commit()
+        except Exception as error:
+            late.append(type(error).__name__)
+            raise
+        finally:
+            came_back.set()
+
+    async with open_connector() as connector:
+        with pytest.raises(DatabaseTimeoutError):
+            await connector.run(slow, timeout=0.1)
+        assert await connector.run(set_status("NEWER"), timeout=5) == 1
+        may_go_on.set()
+        await asyncio.to_thread(came_back.wait, 10)
+        # The row's lock is free again: the late thread has rolled back.
+        assert await connector.run(set_status("NEWEST"), timeout=5) == 1
+    assert late == ["AbandonedError"]
+    assert postgres_database.statuses() == {"d-1": "NEWEST"}
+
+
+async def test_a_call_that_is_cancelled_hands_its_connection_to_nobody(
+    open_connector: OpenConnector,
+) -> None:
+    started, may_go_on = threading.Event(), threading.Event()
+    busy_with: list[int] = []
+
+    def slow(transaction: Transaction) -> None:
+        busy_with.append(backend(transaction))
+        started.set()
+        may_go_on.wait(10)
+
+    async with open_connector(sql_sam_pool_max=1) as connector:
+        call = asyncio.create_task(connector.run(slow, timeout=10))
+        await asyncio.to_thread(started.wait, 10)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        assert await connector.run(backend, timeout=5) not in busy_with
+        may_go_on.set()
+
+
+async def test_an_open_transaction_is_not_committed_by_the_next_user(
+    open_connector: OpenConnector, postgres_database: PostgresDatabase
+) -> None:
+    def forget_to_commit(transaction: Transaction) -> None:
+        transaction.cursor.execute(UPDATE, "FORGOTTEN", "d-1")
+
+    def fail(transaction: Transaction) -> None:
+        transaction.cursor.execute(UPDATE, "FAILED", "d-1")
+        raise LookupError
+
+    async with open_connector(sql_sam_pool_max=1) as connector:
+        await connector.run(forget_to_commit, timeout=5)
+        with pytest.raises(LookupError):
+            await connector.run(fail, timeout=5)
+        await connector.run(lambda transaction: transaction.commit(), timeout=5)
+    assert postgres_database.statuses() == {"d-1": "RUNNING"}
+
+
+async def test_when_all_are_busy_the_wait_is_bounded(open_connector: OpenConnector) -> None:
+    may_go_on = threading.Event()
+    async with open_connector(sql_sam_pool_max=1) as connector:
+        busy = asyncio.create_task(
+            connector.run(lambda _transaction: may_go_on.wait(10), timeout=10)
+        )
+        await asyncio.sleep(0)
+        with pytest.raises(PoolExhaustedError):
+            await connector.run(backend, timeout=0.1)
+        may_go_on.set()
+        await busy
+        assert await connector.run(backend, timeout=5)
+
+
+async def test_threads_that_are_stuck_are_bounded_and_do_not_hold_the_close(
+    open_connector: OpenConnector, proxy: Proxy
+) -> None:
+    before = threading.active_count()
+    async with open_connector(sql_sam_pool_max=2) as connector:
+        proxy.fall_silent()
+        for _ in range(10):
+            with pytest.raises(DatabaseTimeoutError):
+                await connector.run(backend, timeout=0.05)
+        assert threading.active_count() - before <= 4
+        started = time.monotonic()
+    assert time.monotonic() - started < 5
+
+
+async def test_closing_twice_or_before_opening_is_no_mistake(
+    sqlite_database: SqliteDatabase, settings_for: Callable[..., Settings]
+) -> None:
+    connector = DatabaseConnector(settings_for(sqlite_database))
+    await connector.close()
+    await connector.open()
+    await connector.close()
+    await connector.close()
+    with pytest.raises(DatabaseUnavailableError, match="not open"):
+        await connector.run(lambda transaction: transaction.commit(), timeout=1)
+
+
+async def test_aioodbc_keeps_its_connection_where_the_connector_reaches_for_it(
+    sqlite_database: SqliteDatabase,
+) -> None:
+    dsn = sqlite_database.connection_string
+    async with aioodbc.create_pool(dsn=dsn, minsize=0, maxsize=1) as pool:
+        connection = await pool.acquire()
+        raw = connection._conn  # noqa: SLF001 - what this test is about
+        assert isinstance(raw, pyodbc.Connection)
+        assert not connection.closed
+
+        closed: list[bool] = []
+
+        class StandIn:
+            def close(self) -> None:
+                closed.append(True)
+                raw.close()
+
+        connection._conn = StandIn()  # noqa: SLF001
+        await pool.release(connection)
+        assert await pool.acquire() is connection
+        connection._conn = None  # noqa: SLF001
+        assert connection.closed
+        await pool.release(connection)
+        assert (pool.size, pool.freesize) == (0, 0)
+        other = await pool.acquire()
+        other._conn, third = StandIn(), other._conn  # noqa: SLF001
+        await pool.release(other)
+        await pool.clear()
+        assert closed == [True]
+        third.close()

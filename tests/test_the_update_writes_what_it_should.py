@@ -1,0 +1,158 @@
+"""The repository's UPDATE, on every database that can be run here: what it writes, and to whom."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import UTC, datetime
+
+import pytest
+
+from sam.callback.model import Callback
+from sam.callback.settings import Settings
+from sam.callback.storage.connector import DatabaseConnector
+from sam.callback.storage.errors import DatabaseUnavailableError
+from sam.callback.storage.robots import RobotRepository, Verdict
+from tests.support.databases import Database
+
+RECEIVED = datetime(2026, 3, 29, 1, 30, 15, 123000, tzinfo=UTC)
+UPDATED, UNMATCHED = Verdict.UPDATED, Verdict.UNMATCHED
+
+
+def callback(deployment_id: str = "d-1", status: str = "DONE", payload: bytes = b"{}") -> Callback:
+    return Callback(deployment_id, status, payload, RECEIVED)
+
+
+OpenRepository = Callable[..., AbstractAsyncContextManager[RobotRepository]]
+
+
+@pytest.fixture
+def open_repository(database: Database, settings_for: Callable[..., Settings]) -> OpenRepository:
+    @asynccontextmanager
+    async def open_it(**overrides: object) -> AsyncIterator[RobotRepository]:
+        settings = settings_for(database, **overrides)
+        connector = DatabaseConnector(settings)
+        await connector.open()
+        try:
+            yield RobotRepository(connector, settings)
+        finally:
+            await connector.close()
+
+    return open_it
+
+
+async def verdicts(repository: RobotRepository, *callbacks: Callback) -> list[Verdict]:
+    return [applied.verdict for applied in await repository.apply(callbacks, timeout=5)]
+
+
+async def test_each_callback_of_a_batch_gets_its_own_result(
+    open_repository: OpenRepository, database: Database
+) -> None:
+    database.add_robots(["d-2", "d-3"])
+    async with open_repository() as repository:
+        assert await verdicts(
+            repository, callback("d-1", "A"), callback("nobody"), callback("d-3", "C")
+        ) == [UPDATED, UNMATCHED, UPDATED]
+    assert database.statuses() == {"d-1": "A", "d-2": "RUNNING", "d-3": "C"}
+
+
+async def test_a_row_that_is_refused_does_not_hold_up_the_others(
+    open_repository: OpenRepository, database: Database
+) -> None:
+    names = [f"d-{number}" for number in range(2, 102)]
+    database.add_robots(names)
+    batch = [callback(name, "x" * 65 if name == "d-50" else "DONE") for name in names]
+    async with open_repository() as repository:
+        results = await repository.apply(batch, timeout=10)
+    for name, applied in zip(names, results, strict=True):
+        assert applied.verdict is (Verdict.REFUSED if name == "d-50" else UPDATED)
+    statuses = database.statuses()
+    assert statuses.pop("d-50") == statuses.pop("d-1") == "RUNNING"
+    assert set(statuses.values()) == {"DONE"}
+
+
+async def test_why_a_row_was_refused_is_told_in_the_databases_words(
+    open_repository: OpenRepository,
+) -> None:
+    async with open_repository() as repository:
+        [applied] = await repository.apply([callback(status="x" * 65)], timeout=5)
+    assert "length" in applied.reason or "too long" in applied.reason
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "'; DROP TABLE robots; --",
+        '"] = 1; DELETE FROM robots --',
+        "ñandú 日次 🤖 ’",
+        "?",
+        "{fn now()}",
+        "%s",
+        "\\",
+    ],
+)
+async def test_values_are_bound_never_part_of_the_statement(
+    value: str, open_repository: OpenRepository, database: Database
+) -> None:
+    database.add_robots([value])
+    async with open_repository() as repository:
+        assert await verdicts(repository, callback(value, value)) == [UPDATED]
+        assert await verdicts(repository, callback(f"{value} OR 1=1", "HACKED")) == [UNMATCHED]
+    assert database.statuses() == {"d-1": "RUNNING", value: value}
+
+
+async def test_payload_and_time_are_written_where_their_columns_are_set(
+    open_repository: OpenRepository, database: Database
+) -> None:
+    payload = '{"deploymentId": "d-1", "botOutput": "ñ🤖"}'.encode()
+    async with open_repository(
+        sql_sam_payload_column="payload", sql_sam_finished_column="finished"
+    ) as repository:
+        assert await verdicts(repository, callback(payload=payload)) == [UPDATED]
+    [(status, written, finished)] = database.execute("SELECT status, payload, finished FROM robots")
+    assert (status, written) == ("DONE", payload.decode())
+    assert str(finished).startswith("2026-03-29 01:30:15.123")
+
+
+async def test_names_of_the_table_and_its_columns_are_settings(
+    open_repository: OpenRepository, database: Database
+) -> None:
+    database.execute('CREATE TABLE "SAM robots" ("the id" VARCHAR(64), "order" VARCHAR(64))')
+    database.execute("""INSERT INTO "SAM robots" VALUES ('d-9', 'RUNNING')""")
+    async with open_repository(
+        sql_sam_table="SAM robots",
+        sql_sam_deployment_column="the id",
+        sql_sam_status_column="order",
+    ) as repository:
+        assert await verdicts(repository, callback("d-9")) == [UPDATED]
+    assert database.execute('SELECT "order" FROM "SAM robots"') == [("DONE",)]
+    assert database.statuses() == {"d-1": "RUNNING"}
+
+
+async def test_several_rows_of_one_deployment_are_all_updated(
+    open_repository: OpenRepository, database: Database
+) -> None:
+    database.execute('CREATE TABLE runs ("deploymentId" VARCHAR(64), status VARCHAR(64))')
+    for _ in range(2):
+        database.execute("INSERT INTO runs VALUES ('d-1', 'RUNNING')")
+    async with open_repository(sql_sam_table="runs") as repository:
+        assert await verdicts(repository, callback()) == [UPDATED]
+    assert database.execute("SELECT status FROM runs") == [("DONE",), ("DONE",)]
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        {"sql_sam_table": "nowhere"},
+        {"sql_sam_status_column": "nowhere"},
+        {"sql_sam_deployment_column": "nowhere"},
+        {"sql_sam_payload_column": "nowhere"},
+        {"sql_sam_finished_column": "nowhere"},
+    ],
+)
+async def test_a_missing_table_or_column_is_the_databases_fault(
+    override: dict[str, str], open_repository: OpenRepository
+) -> None:
+    async with open_repository(**override) as repository:
+        with pytest.raises(DatabaseUnavailableError, match=r"Check .*SQL_SAM_"):
+            await repository.look(timeout=5)
+        with pytest.raises(DatabaseUnavailableError, match=r"Check .*SQL_SAM_"):
+            await repository.apply([callback()], timeout=5)
