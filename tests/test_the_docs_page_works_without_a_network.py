@@ -1,20 +1,27 @@
 """/docs in a real browser that reaches this service and nothing else: Try it out gives 200."""
 
 import shutil
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
-from playwright.sync_api import Browser, Route, expect, sync_playwright
 
 from tests.support.callbacks import body
 from tests.support.databases import SqliteDatabase
 from tests.support.service import KEY, Service
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from playwright.sync_api import Browser, Route
+
 pytestmark = pytest.mark.browser
 
 
 @pytest.fixture
-def browser() -> Iterator[Browser]:
+def browser() -> "Iterator[Browser]":
+    # Not at the top: `make test` collects this file, and goes without playwright.
+    from playwright.sync_api import sync_playwright  # noqa: PLC0415
+
     path = shutil.which("chromium") or shutil.which("google-chrome")
     assert path, "This test needs Chromium: `make setup`."
     with sync_playwright() as playwright:
@@ -33,12 +40,14 @@ def browser() -> Iterator[Browser]:
 
 
 def test_authorize_then_try_it_out(
-    browser: Browser, service: Service, sqlite_database: SqliteDatabase
+    browser: "Browser", service: Service, sqlite_database: SqliteDatabase
 ) -> None:
+    from playwright.sync_api import expect  # noqa: PLC0415
+
     elsewhere: list[str] = []
     complaints: list[str] = []
 
-    def only_the_service(route: Route) -> None:
+    def only_the_service(route: "Route") -> None:
         if route.request.url.startswith((service.url, "data:")):
             route.continue_()
         else:

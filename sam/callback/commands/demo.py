@@ -2,12 +2,11 @@
 
 import json
 import os
-import sqlite3
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -33,7 +32,9 @@ def demo() -> None:
             )
             _print_table(console, "Before", Path(directory))
             with httpx.Client(base_url=url, headers={"X-API-KEY": embedded.KEY}) as client:
-                for deployment_id, status in zip(embedded.ROBOTS.values(), _STATUSES, strict=False):
+                for (_, deployment_id, _), status in zip(
+                    embedded.robots(Path(directory)), _STATUSES, strict=False
+                ):
                     _send(console, client, deployment_id, status)
                 console.print("\nWithout the key:")
                 del client.headers["X-API-KEY"]
@@ -85,7 +86,6 @@ def _send(console: Console, client: httpx.Client, deployment_id: str, status: st
 
 def _print_table(console: Console, title: str, directory: Path) -> None:
     table = Table("name", "deploymentId", "status", title=f"\n{title}", title_justify="left")
-    with closing(sqlite3.connect(directory / embedded.DATABASE)) as connection:
-        for row in connection.execute("SELECT name, deploymentId, status FROM robots ORDER BY id"):
-            table.add_row(*row)
+    for row in embedded.robots(directory):
+        table.add_row(*row)
     console.print(table)

@@ -12,14 +12,6 @@ from sam.callback.settings import Settings
 
 DATABASE: Final = Path("var/sam.db")
 KEY: Final = "local-demo-key"
-ROBOTS: Final = {
-    "Facturación": "f6d30428-15d1-41e9-a952-0742eaaa5a31",
-    "Conciliación bancaria": "3e225573-4e78-48c8-bb08-efbeeb795c22",
-    "Alta de clientes": "8c29b906-2518-41c5-ada8-07b83508b5b8",
-    "Monthly report": "b6941a48-10cc-465d-bf53-178bd2939bd1",
-}
-"""Robots that run, by name, with their deployments."""
-
 _DEFAULTS = {"CALLBACK_API_KEY": KEY, "CALLBACK_HOST": "127.0.0.1"}
 
 
@@ -36,9 +28,7 @@ def prepare() -> None:
     DATABASE.parent.mkdir(parents=True, exist_ok=True)
     with closing(sqlite3.connect(DATABASE)) as connection, connection:
         connection.executescript(script("sqlite"))
-        connection.executemany(
-            "INSERT OR IGNORE INTO robots (name, deploymentId) VALUES (?, ?)", ROBOTS.items()
-        )
+        connection.executescript(script("robots"))
     os.environ["SQL_SAM_CONNECTION_STRING"] = (
         # The driver's own defaults are synchronous=NORMAL, which may lose the last commits with
         # the power, and 100 s of waiting for another's lock ("Timeout", in ms).
@@ -51,9 +41,17 @@ def prepare() -> None:
             os.environ[name] = value
 
 
+def robots(directory: Path = Path()) -> list[tuple[str, str, str]]:
+    """Return each robot's name, deployment and status, of the database below a directory."""
+    with closing(sqlite3.connect(directory / DATABASE)) as connection:
+        return connection.execute(
+            "SELECT name, deploymentId, status FROM robots ORDER BY id"
+        ).fetchall()
+
+
 def how_to_try(settings: Settings) -> str:
     """Return the line that posts a callback as A360 would, for a person to copy."""
-    deployment_id = next(iter(ROBOTS.values()))
+    _, deployment_id, _ = robots()[0]
     is_demo_key = settings.callback_api_key.get_secret_value() == KEY
     return (
         "Serving on the embedded database "

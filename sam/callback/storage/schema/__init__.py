@@ -1,12 +1,15 @@
-"""The table that the service needs, one script per database. All may run again and again."""
+"""The table that the service needs: a script per database, and a few robots for trying it out.
+
+All of them may run again and again.
+"""
 
 from importlib.resources import files
 
 
-def script(database: str) -> str:
-    """Return the script for a database: ``sqlite`` or ``sqlserver``.
+def script(name: str) -> str:
+    """Return a script: ``sqlite`` or ``sqlserver`` (the table), or ``robots`` (rows for either).
 
     Raises:
         FileNotFoundError: If there is none.
     """
-    return files(__name__).joinpath(f"{database}.sql").read_text(encoding="utf-8")
+    return files(__name__).joinpath(f"{name}.sql").read_text(encoding="utf-8")
