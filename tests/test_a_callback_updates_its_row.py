@@ -97,13 +97,3 @@ def test_a_thousand_callbacks_over_64_connections_all_reach_their_rows(
     }
     lines = [line for line in service.lines if line["event"] == "callback"]
     assert {line["deployment_id"] for line in lines} == set(deployments)
-
-
-def test_an_unknown_deployment_is_answered_404(service: Service) -> None:
-    response = service.post(body("nobody"))
-
-    assert response.status_code == 404
-    assert "nobody" in response.json()["detail"]
-    line = service.wait_for_event("refused")
-    assert line["reason"] == "unknown_deployment"
-    assert line["deployment_id"] == "nobody"

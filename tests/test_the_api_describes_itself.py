@@ -22,7 +22,7 @@ def document(service: Service) -> dict[str, Any]:
 
 def test_the_document_is_valid(document: dict[str, Any]) -> None:
     validate(document)
-    assert document["paths"].keys() == {"/callback", "/health"}
+    assert document["paths"].keys() == {"/callback", "/health", "/ready"}
 
 
 def test_authorize_takes_the_key(document: dict[str, Any]) -> None:
@@ -34,7 +34,7 @@ def test_authorize_takes_the_key(document: dict[str, Any]) -> None:
 
 def test_every_status_code_of_the_contract_has_an_example(document: dict[str, Any]) -> None:
     responses = document["paths"]["/callback"]["post"]["responses"]
-    assert responses.keys() == {"200", "401", "404", "408", "413", "422", "503"}
+    assert responses.keys() == {"200", "401", "408", "413", "422", "503"}
     for response in responses.values():
         content = response["content"]["application/json"]
         _validate(document, content["schema"], content["example"])
@@ -55,9 +55,12 @@ def test_real_answers_have_the_shape_of_their_schema(
 
     check(service.post(body()), 200)
     check(httpx.post(service.url + "/callback", content=body()), 401)
-    check(service.post(body("nobody")), 404)
+    check(service.post(body("nobody")), 200)
     check(service.post(b"x" * (1024**2 + 1)), 413)
     check(service.post(b"{}"), 422)
+    spool = service.directory / "var/callback-spool.db"
+    spool.rename(spool.with_name("away"))
+    spool.mkdir()
     sqlite_database.execute("DROP TABLE robots")
     check(service.post(body()), 503)
 
@@ -94,6 +97,15 @@ def test_without_docs_there_is_neither_page_nor_document(
 def test_no_answer_names_the_server_software(service: Service) -> None:
     for path in ("/health", "/docs", "/nothing"):
         assert "server" not in httpx.get(service.url + path).headers
+
+
+def test_ready_has_the_shape_of_its_schema(document: dict[str, Any], service: Service) -> None:
+    responses = document["paths"]["/ready"]["get"]["responses"]
+    for response in responses.values():
+        content = response["content"]["application/json"]
+        _validate(document, content["schema"], content["example"])
+    answer = httpx.get(service.url + "/ready")
+    _validate(document, responses["200"]["content"]["application/json"]["schema"], answer.json())
 
 
 def _validate(document: dict[str, Any], schema: dict[str, Any], instance: object) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from sam.callback.storage import drivers
-from tests.support.callbacks import body
 from tests.support.databases import PostgresServer, SqliteDatabase
 from tests.support.service import Service
 
@@ -39,30 +38,6 @@ def test_a_server_that_refuses_the_connection(
         line = service.wait_for_event("database_down")
     assert "Connection refused" in line["reason"]
     assert "Check SQL_SAM_SERVER" in line["reason"]
-
-
-def test_a_callback_that_cannot_be_committed_is_503_with_retry_after(
-    start_service: Callable[..., Service], sqlite_database: SqliteDatabase
-) -> None:
-    sqlite_database.execute("ALTER TABLE robots RENAME TO away")
-    service = start_service(SQL_SAM_CONNECTION_STRING=sqlite_database.connection_string)
-    service.wait_for_event("database_down")
-
-    for _ in range(3):
-        response = service.post(body())
-        assert response.status_code == 503
-        assert int(response.headers["Retry-After"]) > 0
-
-    line = service.wait_for_event("refused")
-    assert line["level"] == "error"
-    assert (line["deployment_id"], line["status"]) == ("d-1", "RUN_COMPLETED")
-
-    sqlite_database.execute("ALTER TABLE away RENAME TO robots")
-    assert service.post(body()).status_code == 200
-    assert service.wait_for_event("database_up")
-    events = [line["event"] for line in service.lines]
-    assert events.count("database_down") == 1
-    assert sqlite_database.statuses() == {"d-1": "RUN_COMPLETED"}
 
 
 @pytest.mark.skipif(

@@ -1,9 +1,12 @@
 """The repository's UPDATE, on every database that can be run here: what it writes, and to whom."""
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
+from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import count
 
+import pyodbc
 import pytest
 
 from sam.callback.model import Callback
@@ -11,14 +14,15 @@ from sam.callback.settings import Settings
 from sam.callback.storage.connector import DatabaseConnector
 from sam.callback.storage.errors import DatabaseUnavailableError
 from sam.callback.storage.robots import RobotRepository, Verdict
-from tests.support.databases import Database
+from tests.support.databases import Database, SqliteDatabase
 
 RECEIVED = datetime(2026, 3, 29, 1, 30, 15, 123000, tzinfo=UTC)
+NUMBERS = count(round(RECEIVED.timestamp() * 1_000_000) * 1000)
 UPDATED, UNMATCHED = Verdict.UPDATED, Verdict.UNMATCHED
 
 
 def callback(deployment_id: str = "d-1", status: str = "DONE", payload: bytes = b"{}") -> Callback:
-    return Callback(deployment_id, status, payload, RECEIVED)
+    return Callback(next(NUMBERS), deployment_id, status, payload)
 
 
 OpenRepository = Callable[..., AbstractAsyncContextManager[RobotRepository]]
@@ -40,7 +44,9 @@ def open_repository(database: Database, settings_for: Callable[..., Settings]) -
 
 
 async def verdicts(repository: RobotRepository, *callbacks: Callback) -> list[Verdict]:
-    return [applied.verdict for applied in await repository.apply(callbacks, timeout=5)]
+    batch = await repository.apply(callbacks, timeout=5)
+    assert batch.error is None
+    return [applied.verdict for applied in batch.results]
 
 
 async def test_each_callback_of_a_batch_gets_its_own_result(
@@ -61,8 +67,8 @@ async def test_a_row_that_is_refused_does_not_hold_up_the_others(
     database.add_robots(names)
     batch = [callback(name, "x" * 65 if name == "d-50" else "DONE") for name in names]
     async with open_repository() as repository:
-        results = await repository.apply(batch, timeout=10)
-    for name, applied in zip(names, results, strict=True):
+        applied_batch = await repository.apply(batch, timeout=10)
+    for name, applied in zip(names, applied_batch.results, strict=True):
         assert applied.verdict is (Verdict.REFUSED if name == "d-50" else UPDATED)
     statuses = database.statuses()
     assert statuses.pop("d-50") == statuses.pop("d-1") == "RUNNING"
@@ -73,7 +79,8 @@ async def test_why_a_row_was_refused_is_told_in_the_databases_words(
     open_repository: OpenRepository,
 ) -> None:
     async with open_repository() as repository:
-        [applied] = await repository.apply([callback(status="x" * 65)], timeout=5)
+        batch = await repository.apply([callback(status="x" * 65)], timeout=5)
+    [applied] = batch.results
     assert "length" in applied.reason or "too long" in applied.reason
 
 
@@ -153,6 +160,60 @@ async def test_a_missing_table_or_column_is_the_databases_fault(
 ) -> None:
     async with open_repository(**override) as repository:
         with pytest.raises(DatabaseUnavailableError, match=r"Check .*SQL_SAM_"):
-            await repository.look(timeout=5)
-        with pytest.raises(DatabaseUnavailableError, match=r"Check .*SQL_SAM_"):
-            await repository.apply([callback()], timeout=5)
+            await repository.probe(timeout=5)
+        batch = await repository.apply([callback()], timeout=5)
+    assert "Check " in str(batch.error)
+    assert [applied.verdict for applied in batch.results] == [Verdict.UNKNOWN]
+
+
+async def test_the_probe_changes_nothing(
+    open_repository: OpenRepository, database: Database
+) -> None:
+    async with open_repository() as repository:
+        await repository.probe(timeout=5)
+    assert database.statuses() == {"d-1": "RUNNING"}
+
+
+async def test_with_a_finished_column_a_later_status_is_not_overwritten(
+    open_repository: OpenRepository, database: Database
+) -> None:
+    earlier, later = callback(status="EARLIER"), callback(status="LATER")
+    later = replace(later, number=earlier.number + 1_000_000_000)
+    async with open_repository(sql_sam_finished_column="finished") as repository:
+        assert await verdicts(repository, later) == [UPDATED]
+        assert await verdicts(repository, earlier) == [Verdict.SUPERSEDED]
+        assert await verdicts(repository, later) == [UPDATED]  # replayed
+        assert await verdicts(repository, callback("nobody")) == [UNMATCHED]
+    assert database.statuses() == {"d-1": "LATER"}
+
+
+async def test_a_row_that_is_locked_does_not_hold_up_the_others(
+    open_repository: OpenRepository, database: Database
+) -> None:
+    if isinstance(database, SqliteDatabase):
+        return  # one lock for the whole file: there is no such thing
+    database.add_robots(["d-2", "d-3"])
+    with closing(pyodbc.connect(database.connection_string)) as other:
+        other.execute("SELECT * FROM robots WHERE \"deploymentId\" = 'd-2' FOR UPDATE")
+        async with open_repository(callback_db_timeout=0.4) as repository:
+            batch = await repository.apply(
+                [callback("d-1"), callback("d-2"), callback("d-3")], timeout=5
+            )
+    assert [a.verdict for a in batch.results] == [UPDATED, Verdict.FAILED, UPDATED]
+    assert database.statuses() == {"d-1": "DONE", "d-2": "RUNNING", "d-3": "DONE"}
+
+
+async def test_the_values_of_a_row_are_not_in_the_reason(
+    open_repository: OpenRepository, database: Database
+) -> None:
+    if isinstance(database, SqliteDatabase):
+        return  # it quotes no values
+    database.execute("ALTER TABLE robots ADD CHECK (status <> 'BAD')")
+    async with open_repository(sql_sam_payload_column="payload") as repository:
+        batch = await repository.apply(
+            [callback(status="BAD", payload=b'{"iban": "ES79"}')], timeout=5
+        )
+    [applied] = batch.results
+    assert applied.verdict is Verdict.REFUSED
+    assert "check constraint" in applied.reason
+    assert "ES79" not in applied.reason

@@ -1,8 +1,10 @@
 """What the whole service speaks of: a callback, and what became of it."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Outcome(StrEnum):
@@ -11,20 +13,40 @@ class Outcome(StrEnum):
     UPDATED = "updated"
     """Committed in the database."""
 
+    QUEUED = "queued"
+    """The database could not take it: on disk, will be applied."""
+
+    UNMATCHED = "unmatched"
+    """No row has this deployment yet: on disk, will be applied when one does."""
+
+    DEAD_LETTER = "dead_letter"
+    """The database refuses this value for good: on disk, for an operator."""
+
 
 @dataclass(frozen=True, slots=True)
 class Callback:
     """One accepted callback: the final status of one deployment.
 
     Attributes:
+        number: When its body had been read, in ns since 1970 UTC, but always higher than that of
+            the callback before; for one deployment, the higher number wins.
         deployment_id: A360's ``deploymentId``, 1 to 128 characters, stripped.
         status: A360's ``status``, 1 to 64 characters, stripped; any value, as new ones appear
             without notice.
-        payload: The body as A360 sent it.
-        received_at: When the body had been read; aware, UTC.
+        payload: The body as A360 sent it, where a payload column wants it; else None.
     """
 
+    number: int
     deployment_id: str
     status: str
-    payload: bytes
-    received_at: datetime
+    payload: bytes | None
+
+    @property
+    def received_at(self) -> datetime:
+        """When it was received, UTC, to the microsecond."""
+        return received_at(self.number)
+
+
+def received_at(number: int) -> datetime:
+    """Return the time that a callback's number stands for."""
+    return _EPOCH + timedelta(microseconds=number // 1000)

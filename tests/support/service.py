@@ -33,6 +33,7 @@ class Service:
     def __init__(
         self, directory: Path, environment: Mapping[str, str], arguments: tuple[str, ...] = ()
     ) -> None:
+        self.directory = directory
         self._secrets = [
             value for name, value in environment.items() if "KEY" in name or "PASSWORD" in name
         ]

@@ -9,7 +9,12 @@ from fastapi_offline import FastAPIOffline
 
 from sam.callback import __version__
 from sam.callback.service import api_key, request_log
-from sam.callback.service.schemas import CallbackPayload, ErrorAnswer, InvalidAnswer
+from sam.callback.service.schemas import (
+    CallbackPayload,
+    ErrorAnswer,
+    InvalidAnswer,
+    ReadyAnswer,
+)
 
 DOCS_PATH: Final = "/docs"
 OPENAPI_PATH: Final = "/openapi.json"
@@ -76,6 +81,35 @@ def _error(status: int, description: str, detail: str, **headers: str) -> dict[s
     }
 
 
+_READY_EXAMPLE = {
+    "status": "degraded",
+    "database": "down",
+    "spool": {
+        "queued": 42,
+        "unmatched": 1,
+        "dead_letter": 0,
+        "invalid": 0,
+        "bytes": 8127,
+        "writable": True,
+    },
+}
+
+READY_OPERATION: Final[dict[str, Any]] = {
+    "summary": "Can callbacks be made safe?",
+    "responses": {
+        200: {
+            "description": "They can: `ok`, or `degraded` where only the database or only the "
+            "spool can take them.",
+            "content": {"application/json": {"example": _READY_EXAMPLE}},
+        },
+        503: {
+            "model": ReadyAnswer,
+            "description": "They cannot (`unavailable`), or the service is ending (`draining`).",
+            "content": {"application/json": {"example": {**_READY_EXAMPLE, "status": "draining"}}},
+        },
+    },
+}
+
 CALLBACK_OPERATION: Final[dict[str, Any]] = {
     # The body is validated straight from its bytes, so FastAPI does not see its model.
     "openapi_extra": {
@@ -97,7 +131,9 @@ CALLBACK_OPERATION: Final[dict[str, Any]] = {
     },
     "responses": {
         200: {
-            "description": "The callback is safe: committed in the database.",
+            "description": "The callback is safe: `updated`, committed in the database; or on disk "
+            "here, as `queued` (the database could not take it), `unmatched` (no such row yet) or "
+            "`dead_letter` (the database refuses it for good).",
             "content": {
                 "application/json": {
                     "example": {
@@ -118,11 +154,6 @@ CALLBACK_OPERATION: Final[dict[str, Any]] = {
                 }
             },
         },
-        404: _error(
-            404,
-            "no robot has this deployment.",
-            "No robot has the deployment 'f6d30428-15d1-41e9-a952-0742eaaa5a31'.",
-        ),
         408: _error(408, "the body came too slowly.", "The body took more than 10 seconds."),
         413: _error(413, "the body is too large.", "The body is larger than 1048576 bytes."),
         422: {
@@ -146,7 +177,8 @@ CALLBACK_OPERATION: Final[dict[str, Any]] = {
         503: _error(
             503,
             "the callback could not be made safe. Send it again.",
-            "The callback could not be written to the database. Send it again.",
+            "The callback could not be made safe: neither the database nor the spool can take it. "
+            "Send it again.",
             **{"Retry-After": "Seconds to wait before the next try."},
         ),
     },

@@ -90,16 +90,16 @@ def _request_id(scope: Scope) -> str:
 
 def _write(scope: Scope, http_status: int, duration: float) -> None:
     fields = line_of(scope)
-    known = {key: value for key, value in fields.items() if key not in {"event", "reason"}}
+    known = {key: value for key, value in fields.items() if key != "event"}
     known["http_status"] = http_status
     known["client"] = scope["client"][0] if scope.get("client") else None
     known["duration_ms"] = round(duration * 1000, 3)
     if not http_status:
         _log.warning("disconnected", method=scope["method"], path=scope["path"], **known)
     elif http_status >= 400:  # noqa: PLR2004 - where HTTP's errors begin
-        reason = fields.get("reason") or _REASONS.get(http_status, "unknown")
+        known.setdefault("reason", _REASONS.get(http_status, "unknown"))
         write = _log.error if http_status >= 500 else _log.warning  # noqa: PLR2004 - HTTP's
-        write("refused", reason=reason, method=scope["method"], path=scope["path"], **known)
+        write("refused", method=scope["method"], path=scope["path"], **known)
     elif "event" in fields:
         _log.info(fields["event"], **known)
     else:

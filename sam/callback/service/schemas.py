@@ -61,6 +61,25 @@ class HealthAnswer(BaseModel):
     status: Literal["ok"] = "ok"
 
 
+class SpoolState(BaseModel):
+    """What the spool holds."""
+
+    queued: int = Field(description="Callbacks that wait for the database.")
+    unmatched: int = Field(description="Callbacks that wait for their row.")
+    dead_letter: int = Field(description="Callbacks that the database refuses.")
+    invalid: int = Field(description="Bodies that were not understood.")
+    bytes: int = Field(description="Their size, roughly.")
+    writable: bool = Field(description="Whether the last write to it succeeded.")
+
+
+class ReadyAnswer(BaseModel):
+    """The answer to whether callbacks can be made safe."""
+
+    status: Literal["ok", "degraded", "unavailable", "draining"]
+    database: Literal["up", "down"]
+    spool: SpoolState
+
+
 class ErrorAnswer(BaseModel):
     """The answer to a request that was refused."""
 

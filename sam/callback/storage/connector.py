@@ -15,7 +15,6 @@ from typing import Any, Final, TypeVar
 import aioodbc
 import pyodbc
 
-from sam.callback.logs import get_logger
 from sam.callback.settings import Settings
 from sam.callback.storage.connection_string import connection_string
 from sam.callback.storage.errors import (
@@ -23,13 +22,16 @@ from sam.callback.storage.errors import (
     ConnectionLostError,
     DatabaseTimeoutError,
     DatabaseUnavailableError,
+    LoginRefusedError,
     PoolExhaustedError,
     advice_on,
+    describe,
     is_connection_lost,
+    is_login_refused,
 )
 from sam.callback.storage.gate import Gate
 from sam.callback.storage.session import Session, Work, close, work_on
-from sam.callback.storage.threads import DaemonThreadPool
+from sam.callback.threads import DaemonThreadPool
 
 MAX_IDLE_SECONDS: Final = 180
 """A connection idle for longer is not used again: firewalls forget a silent one in 240 s or so."""
@@ -37,10 +39,8 @@ MAX_IDLE_SECONDS: Final = 180
 LOCK_TIMEOUT_SHARE: Final = 0.5
 """The lock time-out as a share of CALLBACK_DB_TIMEOUT, so that the other rows have time left."""
 
-CLOSE_SECONDS: Final = 2
+CLOSE_SECONDS: Final = 1
 """How long closing may take; connections that the server does not let go of are left."""
-
-_log = get_logger(__name__)
 
 T = TypeVar("T")
 
@@ -51,6 +51,10 @@ pyodbc.pooling = False
 class DatabaseConnector:
     """Owns the connections to SAM's database. One per process, opened and closed by the lifespan.
 
+    Attributes:
+        driver: The ODBC driver.
+        size: The most connections in use at a time.
+
     Raises:
         DriverNotFoundError: If the ODBC driver does not exist.
     """
@@ -58,24 +62,24 @@ class DatabaseConnector:
     def __init__(self, settings: Settings) -> None:
         self._connection_string = connection_string(settings)
         self.driver = self._connection_string.driver
-        self._size = settings.sql_sam_pool_max
+        # SQLite has one lock for the whole file: more writers would only wait for one another.
+        self.size = 1 if self.driver.is_sqlite else settings.sql_sam_pool_max
         self._login_timeout = settings.sql_sam_login_timeout
         self._lock_timeout = settings.callback_db_timeout * LOCK_TIMEOUT_SHARE
         # aioodbc's `acquire` waits without limit, and a connection that is closed when it comes
         # back wakes no waiter: nobody may have to wait there.
-        self._slots = asyncio.Semaphore(self._size)
+        self._slots = asyncio.Semaphore(self.size)
         # As many again for threads that were given up and still wait in the driver.
-        self._threads = DaemonThreadPool(2 * self._size, "odbc")
+        self._threads = DaemonThreadPool(2 * self.size, "odbc")
         self._releases: set[asyncio.Task[None]] = set()
         self._pool: aioodbc.Pool | None = None
-        self._is_up: bool | None = None
 
     async def open(self) -> None:
         """Make the pool. It connects when it must: a database that is down stops no start."""
         self._pool = await aioodbc.create_pool(
             dsn=self._connection_string.text,
             minsize=0,
-            maxsize=self._size,
+            maxsize=self.size,
             pool_recycle=MAX_IDLE_SECONDS,
             executor=self._threads,
             timeout=math.ceil(self._login_timeout),
@@ -109,15 +113,7 @@ class DatabaseConnector:
                 under way ended is not known.
             DatabaseUnavailableError: If there is no connection, or the work let out an ODBC error.
         """
-        try:
-            result = await self._run(work, asyncio.get_running_loop().time() + timeout)
-        except PoolExhaustedError:
-            raise  # says nothing about the database
-        except DatabaseUnavailableError as error:
-            self._report(is_up=False, reason=str(error))
-            raise
-        self._report(is_up=True)
-        return result
+        return await self._run(work, asyncio.get_running_loop().time() + timeout)
 
     async def _run(self, work: Work[T], deadline: float) -> T:
         try:
@@ -125,7 +121,7 @@ class DatabaseConnector:
                 await self._slots.acquire()
         except TimeoutError:
             raise PoolExhaustedError(
-                f"All {self._size} connections to the database were busy for too long."
+                f"All {self.size} connections to the database were busy for too long."
             ) from None
         try:
             connection = await self._acquire(deadline)
@@ -150,7 +146,9 @@ class DatabaseConnector:
         except TimeoutError:
             raise DatabaseTimeoutError(f"Connecting took too long. {CHECK_THE_SERVER}") from None
         except pyodbc.Error as error:
-            raise self._unavailable("cannot connect", error) from error
+            if is_login_refused(error):
+                raise self._unavailable(LoginRefusedError, "cannot log in", error) from error
+            raise self._unavailable(ConnectionLostError, "cannot connect", error) from error
 
     async def _drop_idle(self, deadline: float) -> None:
         if self._pool is not None:
@@ -169,7 +167,9 @@ class DatabaseConnector:
                 raise DatabaseTimeoutError("The database did not answer in time.")
             opened, result = call.result()
         except pyodbc.Error as error:
-            raise self._unavailable("cannot write", error) from error
+            lost = is_connection_lost(error)
+            kind = ConnectionLostError if lost else DatabaseUnavailableError
+            raise self._unavailable(kind, "cannot write", error) from error
         else:
             return result
         finally:
@@ -199,16 +199,8 @@ class DatabaseConnector:
             self._releases.add(task)
             task.add_done_callback(self._releases.discard)
 
-    def _unavailable(self, what: str, error: pyodbc.Error) -> DatabaseUnavailableError:
-        reason = self._connection_string.redact(str(error.args[-1]).strip())
-        kind = ConnectionLostError if is_connection_lost(error) else DatabaseUnavailableError
+    def _unavailable(
+        self, kind: type[DatabaseUnavailableError], what: str, error: pyodbc.Error
+    ) -> DatabaseUnavailableError:
+        reason = self._connection_string.redact(describe(error))
         return kind(f"The service {what}: {reason} {advice_on(error)}".rstrip())
-
-    def _report(self, *, is_up: bool, reason: str = "") -> None:
-        if is_up == self._is_up:
-            return
-        self._is_up = is_up
-        if is_up:
-            _log.info("database_up", driver=self.driver.name)
-        else:
-            _log.critical("database_down", reason=reason, driver=self.driver.name)

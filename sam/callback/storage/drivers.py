@@ -36,6 +36,11 @@ class Driver:
     name: str
     reason: str
 
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether it is a driver for SQLite, by its name."""
+        return "sqlite" in self.name.lower()
+
 
 def find_driver(wanted: str | None = None) -> Driver:
     """Choose the driver for SQL Server.

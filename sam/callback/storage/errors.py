@@ -26,6 +26,10 @@ class ConnectionLostError(DatabaseUnavailableError):
     """The connection is dead or could not be made; another might work."""
 
 
+class LoginRefusedError(DatabaseUnavailableError):
+    """The server refuses the login; trying again and again may lock the account."""
+
+
 class DatabaseTimeoutError(DatabaseUnavailableError):
     """The database did not answer in time."""
 
@@ -164,6 +168,15 @@ def native_numbers_of(error: pyodbc.Error) -> list[int]:
     return [int(number) for number in _NATIVE_NUMBER.findall(str(error.args[-1]))]
 
 
+def describe(error: pyodbc.Error) -> str:
+    """Return the driver's message without the values of a row, which may be a bot's output."""
+    return _VALUES.sub("...", str(error.args[-1])).strip()
+
+
+# PostgreSQL's "Failing row contains (...)"; SQL Server's 2628.
+_VALUES = re.compile(r"DETAIL:.*?(?=;\n|\Z)|Truncated value: '.*?'(?=\.|\Z)", re.DOTALL)
+
+
 def classify(error: pyodbc.Error, dialect: Dialect) -> ErrorClass:
     """Tell the class of an error that a statement met (connecting is always `DATABASE`).
 
@@ -190,6 +203,23 @@ def is_connection_lost(error: pyodbc.Error) -> bool:
     )
 
 
+def is_login_refused(error: pyodbc.Error) -> bool:
+    """Whether the error of a connection attempt means that the login is refused."""
+    return (
+        sqlstate_of(error).startswith("28")
+        or bool(_LOGIN_NUMBERS.intersection(native_numbers_of(error)))
+        or bool(_LOGIN_REFUSED.search(str(error.args[-1])))
+    )
+
+
+_LOGIN_NUMBERS = {18452, 18456, 18470, 18486, 18487, 18488}
+# psqlODBC gives 08001 for whatever keeps it from connecting.
+_LOGIN_REFUSED = re.compile(
+    r"authentication failed|role \".*\" (?:does not exist|is not permitted to log in)"
+    r"|no pg_hba.conf entry",
+    re.IGNORECASE,
+)
+
 CHECK_THE_SERVER: Final = (
     "Check SQL_SAM_SERVER, that the server runs, and that a firewall lets this host through."
 )
@@ -212,6 +242,8 @@ _ADVICE_BY_SQLSTATE = {
     "HYT": CHECK_THE_SERVER,
 }
 _ADVICE_BY_TEXT = {
+    "authentication failed": "Check SQL_SAM_USER and SQL_SAM_PASSWORD.",
+    "permitted to log in": "Check SQL_SAM_USER and SQL_SAM_PASSWORD.",
     "certificate verify failed": "Install the authority that signed the server's certificate here; "
     "on a machine for tests, SQL_SAM_TRUST_SERVER_CERTIFICATE=yes.",
     "no such table": "Check SQL_SAM_TABLE.",

@@ -10,7 +10,12 @@ from sam.callback.model import Callback
 from sam.callback.settings import Settings
 from sam.callback.storage.connector import DatabaseConnector
 from sam.callback.storage.dialects import Dialect
-from sam.callback.storage.errors import ErrorClass, classify
+from sam.callback.storage.errors import (
+    DatabaseUnavailableError,
+    ErrorClass,
+    classify,
+    describe,
+)
 from sam.callback.storage.session import Transaction
 
 
@@ -19,6 +24,9 @@ class Verdict(StrEnum):
 
     UPDATED = "updated"
     """Its row has the status, committed."""
+
+    SUPERSEDED = "superseded"
+    """Its row has the status of a later callback, by the finished column."""
 
     UNMATCHED = "unmatched"
     """There is no such row."""
@@ -29,6 +37,12 @@ class Verdict(StrEnum):
     FAILED = "failed"
     """It met a lock, a deadlock or an unknown error; another try may succeed."""
 
+    UNKNOWN = "unknown"
+    """It was not answered before the database failed; it may be committed or not."""
+
+
+_COMMITTED = {Verdict.UPDATED, Verdict.SUPERSEDED, Verdict.UNMATCHED}
+
 
 @dataclass(frozen=True, slots=True)
 class Applied:
@@ -38,11 +52,30 @@ class Applied:
     reason: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class AppliedBatch:
+    """The results for several callbacks, in their order, and what stopped the rest.
+
+    Attributes:
+        results: What the database made of each.
+        error: Why the database cannot take callbacks now, if it failed meanwhile.
+    """
+
+    results: list[Applied]
+    error: DatabaseUnavailableError | None = None
+
+    @property
+    def is_committed(self) -> bool:
+        """Whether anything was committed, if only that there is no such row."""
+        return any(applied.verdict in _COMMITTED for applied in self.results)
+
+
 class RobotRepository:
     """Issues ``UPDATE robots SET status = ? WHERE deploymentId = ?``.
 
     The names of the table and its columns come from the settings, which check them; they are quoted
-    here. All else is bound.
+    here. All else is bound. Where there is a column for the time of reception, a status that was
+    received later is not overwritten: that is what orders the callbacks of several instances.
     """
 
     def __init__(self, connector: DatabaseConnector, settings: Settings) -> None:
@@ -54,96 +87,136 @@ class RobotRepository:
         self._finished = settings.sql_sam_finished_column
         self._assigned = [name for name in (self._status, self._payload, self._finished) if name]
 
-    async def apply(self, callbacks: Sequence[Callback], *, timeout: float) -> list[Applied]:
+    async def apply(self, callbacks: Sequence[Callback], *, timeout: float) -> AppliedBatch:
         """Write the status of each callback; one COMMIT for all where all succeed.
 
         Args:
             callbacks: No two of the same deployment.
             timeout: Seconds for all of it.
-
-        Returns:
-            A result for each callback, in their order.
-
-        Raises:
-            DatabaseTimeoutError: If time ran out.
-            DatabaseUnavailableError: If the database cannot take any callback now.
         """
+        results: dict[int, Applied] = {}
 
-        def work(transaction: Transaction) -> list[Applied]:
-            try:
-                return self._apply_together(transaction, callbacks)
-            except pyodbc.Error as error:
-                if classify(error, transaction.dialect) is ErrorClass.DATABASE:
-                    raise
-            # One of them failed; the rest must not suffer for it.
-            transaction.rollback()
-            return [self._apply_alone(transaction, callback) for callback in callbacks]
+        def work(transaction: Transaction) -> None:
+            self._apply(transaction, callbacks, results)
 
-        return await self._connector.run(work, timeout=timeout)
+        error = None
+        try:
+            await self._connector.run(work, timeout=timeout)
+        except DatabaseUnavailableError as unavailable:
+            error = unavailable
+        unknown = Applied(Verdict.UNKNOWN, str(error))
+        # A copy: the thread of a call that was given up may still be at work.
+        known = results.copy()
+        return AppliedBatch([known.get(callback.number, unknown) for callback in callbacks], error)
 
-    async def look(self, *, timeout: float) -> None:
-        """Read no row, but the table's and the columns' names.
+    async def probe(self, *, timeout: float) -> None:
+        """Commit an UPDATE that meets no row.
+
+        It shows what a SELECT does not: that the table may be written to.
 
         Raises:
-            DatabaseUnavailableError: If the database cannot be reached, or one of them is missing
-                or may not be read.
+            DatabaseUnavailableError: If it failed.
         """
 
         def work(transaction: Transaction) -> None:
             dialect = transaction.dialect
-            columns = ", ".join(map(dialect.quote, [self._key, *self._assigned]))
+            assignments = ", ".join(
+                f"{dialect.quote(name)} = {dialect.quote(name)}" for name in self._assigned
+            )
             transaction.cursor.execute(
-                f"SELECT {columns} FROM {dialect.quote(self._table)} WHERE 1 = 0"  # noqa: S608 - checked, quoted
-            ).fetchall()
+                f"UPDATE {dialect.quote(self._table)} SET {assignments} "  # noqa: S608 - checked, quoted
+                f"WHERE {dialect.quote(self._key)} IS NULL AND 1 = 0"
+            )
+            transaction.commit()
 
         await self._connector.run(work, timeout=timeout)
 
-    def _apply_together(
-        self, transaction: Transaction, callbacks: Sequence[Callback]
-    ) -> list[Applied]:
-        results = [self._update(transaction, callback) for callback in callbacks]
-        transaction.commit()
-        return results
+    def _apply(
+        self,
+        transaction: Transaction,
+        callbacks: Sequence[Callback],
+        results: dict[int, Applied],
+    ) -> None:
+        """Put a result into `results` for each callback as soon as it is committed or refused.
 
-    def _apply_alone(self, transaction: Transaction, callback: Callback) -> Applied:
-        try:
-            return self._apply_together(transaction, [callback])[0]
-        except pyodbc.Error as error:
-            error_class = classify(error, transaction.dialect)
-            if error_class is ErrorClass.DATABASE:
-                raise
-            transaction.rollback()
-            verdict = Verdict.REFUSED if error_class is ErrorClass.ROW_FAULT else Verdict.FAILED
-            return Applied(verdict, str(error.args[-1]))
+        A callback that fails is set aside and the rest is tried again together, so that one locked
+        row is waited for once, not once more for each of the others.
+        """
+        statement = self._update_statement(transaction.dialect)
+        remaining = list(callbacks)
+        while remaining:
+            done: dict[int, Applied] = {}
+            failing: Callback | None = None
+            try:
+                for failing in remaining:
+                    done[failing.number] = self._update(transaction, statement, failing)
+                failing = remaining[0] if len(remaining) == 1 else None
+                transaction.commit()
+            except pyodbc.Error as error:
+                verdict = self._verdict(error, transaction)
+                transaction.rollback()
+                if failing is None:  # the COMMIT failed, and does not say for whom
+                    for callback in remaining:
+                        self._apply(transaction, [callback], results)
+                    return
+                results[failing.number] = Applied(verdict, describe(error))
+                remaining.remove(failing)
+            else:
+                results.update(done)
+                return
 
-    def _update(self, transaction: Transaction, callback: Callback) -> Applied:
+    def _verdict(self, error: pyodbc.Error, transaction: Transaction) -> Verdict:
+        match classify(error, transaction.dialect):
+            case ErrorClass.DATABASE:
+                raise error
+            case ErrorClass.ROW_FAULT:
+                return Verdict.REFUSED
+            case ErrorClass.ROW_LUCK:
+                return Verdict.FAILED
+            case ErrorClass.UNKNOWN:
+                transaction.is_suspect = True
+                return Verdict.FAILED
+
+    def _update(self, transaction: Transaction, statement: str, callback: Callback) -> Applied:
         cursor = transaction.cursor
-        cursor.execute(self._update_statement(transaction.dialect), *self._values(callback))
+        cursor.execute(statement, *self._values(callback))
         count = cursor.rowcount
-        if count < 0:  # the server did not count (SET NOCOUNT ON): look
-            row = cursor.execute(
-                self._count_statement(transaction.dialect), callback.deployment_id, callback.status
-            ).fetchone()
-            count = row[0] if row else 0
-        return Applied(Verdict.UPDATED if count else Verdict.UNMATCHED)
+        if count > 0:
+            return Applied(Verdict.UPDATED)
+        if count == 0 and self._finished is None:
+            return Applied(Verdict.UNMATCHED)
+        # Either the server did not count (SET NOCOUNT ON), or the row may have a later status.
+        rows = cursor.execute(
+            self._read_statement(transaction.dialect), callback.deployment_id
+        ).fetchall()
+        if not rows:
+            return Applied(Verdict.UNMATCHED)
+        if any(row[0] == callback.status for row in rows):
+            return Applied(Verdict.UPDATED)
+        return Applied(Verdict.SUPERSEDED if self._finished else Verdict.FAILED)
 
     def _values(self, callback: Callback) -> list[object]:
         values: list[object] = [callback.status]
         if self._payload is not None:
-            values.append(callback.payload.decode())
-        if self._finished is not None:
-            values.append(callback.received_at.replace(tzinfo=None))
-        return [*values, callback.deployment_id]
+            values.append((callback.payload or b"").decode())
+        if self._finished is None:
+            return [*values, callback.deployment_id]
+        received_at = callback.received_at.replace(tzinfo=None)
+        return [*values, received_at, callback.deployment_id, received_at]
 
     def _update_statement(self, dialect: Dialect) -> str:
         assignments = ", ".join(f"{dialect.quote(name)} = ?" for name in self._assigned)
-        return (
+        statement = (
             f"UPDATE {dialect.quote(self._table)} SET {assignments} "  # noqa: S608 - checked, quoted
             f"WHERE {dialect.quote(self._key)} = ?"
         )
+        if self._finished is None:
+            return statement
+        finished = dialect.quote(self._finished)
+        return f"{statement} AND ({finished} IS NULL OR {finished} <= ?)"
 
-    def _count_statement(self, dialect: Dialect) -> str:
+    def _read_statement(self, dialect: Dialect) -> str:
         return (
-            f"SELECT COUNT(*) FROM {dialect.quote(self._table)} "  # noqa: S608 - checked, quoted
-            f"WHERE {dialect.quote(self._key)} = ? AND {dialect.quote(self._status)} = ?"
+            f"SELECT {dialect.quote(self._status)} FROM {dialect.quote(self._table)} "  # noqa: S608 - checked, quoted
+            f"WHERE {dialect.quote(self._key)} = ?"
         )

@@ -72,6 +72,8 @@ class Transaction:
         self._session = session
         self._gate = gate
         self._is_open = False
+        self.is_suspect = False
+        """To be set after an error that may be the connection's."""
 
     @property
     def dialect(self) -> Dialect:
@@ -130,6 +132,8 @@ def work_on(
             result = work(transaction)
         finally:
             transaction.rollback()
+        if transaction.is_suspect:
+            close(session)
     except BaseException as error:
         if session is None or not _leaves_fit(error, session.dialect):
             close(session or opened)

@@ -1,0 +1,151 @@
+"""The inbox: its parts put together, opened and closed in their order."""
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from sam.callback.inbox.health import Health
+from sam.callback.inbox.numbering import Numbering
+from sam.callback.inbox.recorder import Recorded, Recorder
+from sam.callback.inbox.replayer import Replayer
+from sam.callback.inbox.schedule import Schedule
+from sam.callback.inbox.spool import Spool
+from sam.callback.logs import get_logger
+from sam.callback.settings import Settings
+from sam.callback.storage.connector import DatabaseConnector
+from sam.callback.storage.errors import DatabaseUnavailableError
+from sam.callback.storage.robots import RobotRepository
+
+DRAIN_SECONDS: Final = 1
+"""How long callbacks that nobody waits for any more may take when the service ends."""
+
+_log = get_logger(__name__)
+
+
+class Readiness(StrEnum):
+    """Whether callbacks can be made safe."""
+
+    OK = "ok"
+    DEGRADED = "degraded"
+    UNAVAILABLE = "unavailable"
+    DRAINING = "draining"
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What is known without looking: for readiness and metrics."""
+
+    readiness: Readiness
+    is_database_up: bool
+    is_spool_writable: bool
+    spool_entries: dict[str, int]
+    spool_bytes: int
+
+
+class Inbox:
+    """Takes callbacks, and makes them safe.
+
+    Args:
+        settings: All of it.
+
+    Raises:
+        DriverNotFoundError: If the ODBC driver does not exist.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._connector = DatabaseConnector(settings)
+        self._repository = RobotRepository(self._connector, settings)
+        numbering = Numbering()
+        self._spool = Spool(
+            settings.callback_spool_path, settings.callback_spool_max_bytes, numbering
+        )
+        self._health = Health()
+        schedule = Schedule()
+        self._recorder = Recorder(
+            self._repository,
+            self._spool,
+            self._health,
+            schedule,
+            numbering,
+            max_batches=self._connector.size,
+            time_limit=settings.callback_db_timeout,
+        )
+        self._replayer = Replayer(
+            self._repository,
+            self._spool,
+            self._health,
+            schedule,
+            self._recorder,
+            time_limit=settings.callback_db_timeout,
+            unmatched_ttl=settings.callback_unmatched_ttl,
+        )
+        self._keeps_payload = settings.sql_sam_payload_column is not None
+        self._tasks: list[asyncio.Task[None]] = []
+        self.is_draining = False
+
+    async def open(self) -> None:
+        """Open the spool and the pool; begin to replay."""
+        driver = self._connector.driver
+        _log.info("driver", driver=driver.name, reason=driver.reason)
+        await self._spool.open()
+        await self._connector.open()
+        self._tasks = [
+            asyncio.create_task(self._look_at_database()),
+            asyncio.create_task(self._replayer.run()),
+        ]
+
+    async def close(self) -> None:
+        """Finish what is under way, within limits, and close all."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_SECONDS):
+                await self._recorder.drain()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._connector.close()
+        await self._spool.close()
+
+    async def record(self, deployment_id: str, status: str, body: bytes) -> Recorded:
+        """Make a callback safe; to be called as soon as its body is read.
+
+        Raises:
+            NotSafeError: If it could not be done.
+        """
+        payload = body if self._keeps_payload else None
+        return await self._recorder.record(deployment_id, status, payload)
+
+    async def keep_invalid(self, body: bytes, reason: str) -> None:
+        """Keep a body that was not understood, for an operator."""
+        await self._recorder.keep_invalid(body, reason)
+
+    def state(self) -> State:
+        """Return what is known, without looking."""
+        up, writable = self._health.is_up, self._spool.is_writable
+        if self.is_draining:
+            readiness = Readiness.DRAINING
+        elif not (up or writable):
+            readiness = Readiness.UNAVAILABLE
+        elif up and writable and not self._health.is_wrong_database:
+            readiness = Readiness.OK
+        else:
+            readiness = Readiness.DEGRADED
+        return State(
+            readiness=readiness,
+            is_database_up=up,
+            is_spool_writable=writable,
+            spool_entries=self._spool.counts(),
+            spool_bytes=sum(total.bytes for total in self._spool.totals.values()),
+        )
+
+    async def _look_at_database(self) -> None:
+        """Find out at the start, not with the first callback, whether the table can be written."""
+        timeout = self._settings.sql_sam_login_timeout + self._settings.callback_db_timeout
+        try:
+            await self._repository.probe(timeout=timeout)
+        except DatabaseUnavailableError as error:
+            self._health.failed(error)
+        else:
+            self._health.committed()

@@ -1,0 +1,25 @@
+"""The number of a callback: what is newer has the higher one, whatever the clock does."""
+
+import time
+from collections.abc import Callable
+
+
+class Numbering:
+    """Gives out numbers: ns since 1970, and always more than the one before.
+
+    Args:
+        clock: Tells the time in ns since 1970.
+    """
+
+    def __init__(self, clock: Callable[[], int] = time.time_ns) -> None:
+        self._clock = clock
+        self.last = 0
+
+    def next(self) -> int:
+        """Return a new number."""
+        self.last = max(self.last + 1, self._clock())
+        return self.last
+
+    def continue_after(self, number: int) -> None:
+        """Give out only numbers above this one, as a spool holds it from an earlier life."""
+        self.last = max(self.last, number)

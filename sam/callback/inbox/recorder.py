@@ -1,0 +1,241 @@
+"""The policy: the database first, else the spool; nothing is answered before it is safe."""
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Final
+
+from sam.callback.inbox.batcher import Batcher, Group, now
+from sam.callback.inbox.health import Health
+from sam.callback.inbox.numbering import Numbering
+from sam.callback.inbox.schedule import Schedule
+from sam.callback.inbox.spool import Spool, SpoolUnavailableError
+from sam.callback.inbox.spool_file import Entry, Kind
+from sam.callback.logs import get_logger
+from sam.callback.model import Callback, Outcome
+from sam.callback.storage.errors import PoolExhaustedError
+from sam.callback.storage.robots import RobotRepository, Verdict
+
+MIN_SECONDS: Final = 0.05
+"""A callback with less time left is not tried in the database: its failure would prove nothing."""
+
+MAX_PASSED_BY: Final = 100_000
+
+NO_ROW_YET: Final = "No row has this deployment yet."
+OLDER_IN_SPOOL: Final = "An older callback of the deployment is in the spool."
+
+_log = get_logger(__name__)
+
+
+class NotSafeError(Exception):
+    """Neither the database nor the spool could take a callback: it may be lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What became of a callback, and what it took.
+
+    Attributes:
+        outcome: Where it is now.
+        reason: Why it is not in the database, if it is not.
+        seconds: How long its batch took.
+        batch_size: How many deployments were in its batch.
+    """
+
+    outcome: Outcome
+    reason: str
+    seconds: float
+    batch_size: int
+
+
+_Group = Group[Recorded]
+
+
+@dataclass(slots=True)
+class _Spooling:
+    """A group on its way into the spool.
+
+    Attributes:
+        group: The group.
+        kind: What it will wait for there.
+        reason: Why it goes there.
+        failures: How often it was tried in vain; 0 if it is due.
+        entry: What is stored.
+    """
+
+    group: _Group
+    kind: Kind
+    reason: str
+    failures: int = 0
+    entry: Entry = field(init=False)
+
+    def __post_init__(self) -> None:
+        callback = self.group.callback
+        self.entry = Entry(
+            callback.number,
+            self.kind,
+            callback.deployment_id,
+            callback.status,
+            callback.payload,
+            self.reason,
+        )
+
+
+class Recorder:
+    """Makes callbacks safe.
+
+    Args:
+        repository: The database.
+        spool: The disk.
+        health: Whether the database takes writes.
+        schedule: When entries of the spool are tried again.
+        numbering: The numbers of callbacks.
+        max_batches: How many batches may be under way.
+        time_limit: Seconds for a callback's COMMIT.
+    """
+
+    def __init__(
+        self,
+        repository: RobotRepository,
+        spool: Spool,
+        health: Health,
+        schedule: Schedule,
+        numbering: Numbering,
+        *,
+        max_batches: int,
+        time_limit: float,
+    ) -> None:
+        self._repository = repository
+        self._spool = spool
+        self._health = health
+        self._schedule = schedule
+        self._numbering = numbering
+        self._time_limit = time_limit
+        self.replaying: set[str] = set()
+        """Deployments whose entries are being applied from the spool."""
+        self.passed_by: dict[str, int] = {}
+        """Deployments that were written to the database while the spool could not be read, with
+        the numbers: an older entry that turns up there later is not to be applied."""
+        self.spooled = asyncio.Event()
+        """Set when there is something new to apply."""
+        self.batcher: Batcher[Recorded] = Batcher(
+            self._process, max_batches=max_batches, is_blocked=self._is_blocked
+        )
+
+    async def record(self, deployment_id: str, status: str, payload: bytes | None) -> Recorded:
+        """Make a callback safe; it gets its number here, so call it as soon as its body is read.
+
+        What is done for it goes on if the caller is cancelled.
+
+        Raises:
+            NotSafeError: If it could not be done.
+        """
+        callback = Callback(self._numbering.next(), deployment_id, status, payload)
+        return await self.batcher.submit(callback, now() + self._time_limit)
+
+    async def keep_invalid(self, body: bytes, reason: str) -> None:
+        """Keep a body that was not understood, for an operator, if there is room for it."""
+        entry = Entry(self._numbering.next(), Kind.INVALID, None, None, body, reason)
+        try:
+            [stored] = await self._spool.put([entry])
+        except SpoolUnavailableError as error:
+            _log.error("invalid_body_not_kept", reason=str(error))
+            return
+        if not stored:
+            _log.critical("dead_letters_full", action="Export and drop some: see `spool --help`.")
+
+    async def drain(self) -> None:
+        """Wait until every callback has its answer."""
+        await self.batcher.drain()
+
+    def _is_blocked(self, deployment_id: str) -> bool:
+        # What goes into the spool may go while an older entry of it is being applied: it replaces
+        # that, and is applied after it. What goes into the database must wait its turn.
+        return self._health.is_up and deployment_id in self.replaying
+
+    async def _process(self, groups: list[_Group]) -> None:
+        started = now()
+        to_database, to_spool = await self._route(groups)
+        if to_database:
+            to_spool += await self._write(to_database, started, len(groups))
+        if to_spool:
+            await self._put(to_spool, started, len(groups))
+
+    async def _route(self, groups: list[_Group]) -> tuple[list[_Group], list[_Spooling]]:
+        """Divide a batch into what is for the database, and what is for the spool at once."""
+        if not self._health.is_up:
+            return [], [_Spooling(group, Kind.QUEUED, "The database is down.") for group in groups]
+        in_spool = await self._with_entries(groups)
+        latest_start = now() + MIN_SECONDS
+        to_database, to_spool = [], []
+        for group in groups:
+            if group.callback.deployment_id in in_spool:
+                to_spool.append(_Spooling(group, Kind.QUEUED, OLDER_IN_SPOOL))
+            elif group.deadline < latest_start:
+                to_spool.append(_Spooling(group, Kind.QUEUED, "It waited too long for its turn."))
+            else:
+                to_database.append(group)
+        return to_database, to_spool
+
+    async def _with_entries(self, groups: list[_Group]) -> set[str]:
+        if not self._spool.may_have_entries:
+            return set()
+        try:
+            return await self._spool.with_entries(
+                [group.callback.deployment_id for group in groups]
+            )
+        except SpoolUnavailableError:
+            for group in groups:
+                self.passed_by[group.callback.deployment_id] = group.callback.number
+            while len(self.passed_by) > MAX_PASSED_BY:
+                del self.passed_by[next(iter(self.passed_by))]
+            return set()
+
+    async def _write(
+        self, groups: list[_Group], started: float, batch_size: int
+    ) -> list[_Spooling]:
+        """Apply to the database; resolve what is done; return what is for the spool."""
+        begun = now()
+        timeout = max(0.0, min(group.deadline for group in groups) - begun)
+        batch = await self._repository.apply([group.callback for group in groups], timeout=timeout)
+        if batch.is_committed:
+            self._health.committed()
+            self.batcher.took(now() - begun, len(groups), self._time_limit)
+        if batch.error and not isinstance(batch.error, PoolExhaustedError):
+            self._health.failed(batch.error)  # the other says nothing of the database
+        seconds = now() - started
+        to_spool = []
+        for group, applied in zip(groups, batch.results, strict=True):
+            match applied.verdict:
+                case Verdict.UPDATED | Verdict.SUPERSEDED:
+                    self._health.matched()
+                    group.resolve(Recorded(Outcome.UPDATED, "", seconds, batch_size))
+                case Verdict.UNMATCHED:
+                    self._health.missed()
+                    to_spool.append(_Spooling(group, Kind.UNMATCHED, NO_ROW_YET, failures=1))
+                case Verdict.REFUSED:
+                    to_spool.append(_Spooling(group, Kind.DEAD_LETTER, applied.reason))
+                case Verdict.FAILED:
+                    to_spool.append(_Spooling(group, Kind.QUEUED, applied.reason, failures=1))
+                case Verdict.UNKNOWN:
+                    to_spool.append(_Spooling(group, Kind.QUEUED, applied.reason))
+        return to_spool
+
+    async def _put(self, spoolings: list[_Spooling], started: float, batch_size: int) -> None:
+        """Store in the spool with one fsync; resolve all."""
+        try:
+            stored = await self._spool.put([spooling.entry for spooling in spoolings])
+        except SpoolUnavailableError as error:
+            for spooling in spoolings:
+                spooling.group.fail(NotSafeError(f"{spooling.reason} The spool: {error}"))
+            return
+        seconds = now() - started
+        for spooling, is_stored in zip(spoolings, stored, strict=True):
+            if not is_stored:
+                reason = f"{spooling.reason} The dead letters have used up their share."
+                spooling.group.fail(NotSafeError(reason))
+                continue
+            if spooling.failures:
+                self._schedule.put_off(spooling.entry.number, spooling.failures)
+            outcome = Outcome(spooling.kind)
+            spooling.group.resolve(Recorded(outcome, spooling.reason, seconds, batch_size))
+        self.spooled.set()

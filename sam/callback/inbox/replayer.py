@@ -1,0 +1,219 @@
+"""From the spool into the database: tries what is due, and tries a database that is down."""
+
+import asyncio
+import contextlib
+import time
+from typing import Final
+
+from sam.callback.inbox.batcher import MAX_BATCH
+from sam.callback.inbox.health import Health
+from sam.callback.inbox.recorder import NO_ROW_YET, Recorder
+from sam.callback.inbox.schedule import Schedule
+from sam.callback.inbox.spool import Spool, SpoolUnavailableError
+from sam.callback.inbox.spool_file import LIVE, Entry, Kind
+from sam.callback.logs import get_logger
+from sam.callback.model import Callback
+from sam.callback.storage.errors import DatabaseUnavailableError, PoolExhaustedError
+from sam.callback.storage.robots import Applied, RobotRepository, Verdict
+
+PROBE_BATCH: Final = 10
+"""How many entries a database that is down is tried with."""
+
+POLL_SECONDS: Final = 1.0
+"""How often to look for what the command line has changed."""
+
+_NS = 1_000_000_000
+
+_log = get_logger(__name__)
+
+
+class Replayer:
+    """Applies entries of the spool through the same repository as callbacks.
+
+    Args:
+        repository: The database.
+        spool: The disk.
+        health: Whether the database takes writes.
+        schedule: When entries are tried again.
+        recorder: Whose callbacks may not be overtaken.
+        time_limit: Seconds for a batch.
+        unmatched_ttl: Seconds that an entry may wait for its row.
+    """
+
+    def __init__(
+        self,
+        repository: RobotRepository,
+        spool: Spool,
+        health: Health,
+        schedule: Schedule,
+        recorder: Recorder,
+        *,
+        time_limit: float,
+        unmatched_ttl: float,
+    ) -> None:
+        self._repository = repository
+        self._spool = spool
+        self._health = health
+        self._schedule = schedule
+        self._recorder = recorder
+        self._time_limit = time_limit
+        self._unmatched_ttl = unmatched_ttl
+        # An age must not jump because somebody sets the clock.
+        self._clock_offset = time.time_ns() - time.monotonic_ns()
+        self._after = 0
+        self._is_loaded = False
+
+    async def run(self) -> None:
+        """Replay until cancelled."""
+        while True:
+            try:
+                if not await self.step():
+                    await self._wait()
+            except SpoolUnavailableError:
+                await asyncio.sleep(POLL_SECONDS)  # has been logged; the next step tries again
+            except Exception:  # noqa: BLE001 - one bad entry must not end the replay of the others
+                _log.exception("replay_failed")
+                await asyncio.sleep(POLL_SECONDS)
+
+    async def step(self) -> bool:
+        """Apply one batch of what is due.
+
+        Returns:
+            Whether there was anything to do.
+
+        Raises:
+            SpoolUnavailableError: If the spool cannot be read or written.
+        """
+        if not self._is_loaded:
+            await self._load()
+        if not self._health.is_up and self._health.seconds_to_probe > 0:
+            return False
+        limit = self._recorder.batcher.batch_limit if self._health.is_up else PROBE_BATCH
+        entries = await self._next(limit)
+        if entries:
+            await self._apply(entries)
+            return True
+        if not self._health.is_up:
+            await self._probe()
+            return True
+        return False
+
+    async def _load(self) -> None:
+        """Make every entry that waits for its row due: what the last process knew is gone."""
+        after = 0
+        while page := await self._spool.page(Kind.UNMATCHED, after=after, limit=10 * MAX_BATCH):
+            for entry in page:
+                if entry.number not in self._schedule:
+                    self._schedule.make_due(entry.number)
+            after = page[-1].number
+        self._is_loaded = True
+
+    async def _wait(self) -> None:
+        times = [POLL_SECONDS]
+        if not self._health.is_up:
+            times.append(self._health.seconds_to_probe)
+        elif (seconds := self._schedule.seconds_to_next()) is not None:
+            times.append(seconds)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(min(times)):
+                await self._recorder.spooled.wait()
+        self._recorder.spooled.clear()
+        if not self._health.is_up:
+            # New entries do not make a database that is down due any sooner.
+            await asyncio.sleep(min(self._health.seconds_to_probe, POLL_SECONDS))
+
+    async def _next(self, limit: int) -> list[tuple[Entry, int]]:
+        """Return entries that may be applied now, and how often each has failed."""
+        if due := self._schedule.take_due(limit):
+            entries = [entry for entry in await self._spool.get(due) if entry.kind in LIVE]
+        else:
+            entries = await self._next_queued(limit)
+        ready = []
+        for entry in entries:
+            failures = due.get(entry.number, 0)
+            if (entry.deployment_id or "") in self._recorder.batcher:
+                self._schedule.put_off(entry.number, max(1, failures))
+            else:
+                ready.append((entry, failures))
+        return ready
+
+    async def _next_queued(self, limit: int) -> list[Entry]:
+        if not self._spool.totals[Kind.QUEUED].entries:
+            self._after = 0
+        while page := await self._spool.page(Kind.QUEUED, after=self._after, limit=limit):
+            self._after = page[-1].number
+            if due := [entry for entry in page if entry.number not in self._schedule]:
+                return due
+        self._after = 0  # what came in below it is found in the next round
+        return []
+
+    async def _apply(self, entries: list[tuple[Entry, int]]) -> None:
+        deployments = {entry.deployment_id or "" for entry, _ in entries}
+        self._recorder.replaying.update(deployments)
+        try:
+            passed_by = [e for e, _ in entries if self._is_passed_by(e)]
+            await self._spool.settle([entry.number for entry in passed_by], [])
+            entries = [pair for pair in entries if pair[0] not in passed_by]
+            batch = await self._repository.apply(
+                [_callback(entry) for entry, _ in entries], timeout=self._time_limit
+            )
+            if batch.is_committed:
+                self._health.committed()
+            if batch.error and not isinstance(batch.error, PoolExhaustedError):
+                self._health.failed(batch.error)
+            await self._settle(entries, batch.results)
+        finally:
+            self._recorder.replaying.difference_update(deployments)
+            self._recorder.batcher.wake()
+
+    async def _settle(self, entries: list[tuple[Entry, int]], results: list[Applied]) -> None:
+        done: list[int] = []
+        moved: list[tuple[int, Kind, str]] = []
+        for (entry, failures), applied in zip(entries, results, strict=True):
+            match applied.verdict:
+                case Verdict.UPDATED | Verdict.SUPERSEDED:
+                    self._health.matched()
+                    done.append(entry.number)
+                    self._log("replayed", entry)
+                case Verdict.UNMATCHED if self._is_expired(entry):
+                    reason = f"No row had this deployment within {self._unmatched_ttl:g} s."
+                    moved.append((entry.number, Kind.DEAD_LETTER, reason))
+                    self._log("dead_letter", entry, reason=reason)
+                case Verdict.UNMATCHED:
+                    if entry.kind is not Kind.UNMATCHED:
+                        moved.append((entry.number, Kind.UNMATCHED, NO_ROW_YET))
+                    self._schedule.put_off(entry.number, failures + 1)
+                case Verdict.REFUSED:
+                    moved.append((entry.number, Kind.DEAD_LETTER, applied.reason))
+                    self._log("dead_letter", entry, reason=applied.reason)
+                case Verdict.FAILED:
+                    self._schedule.put_off(entry.number, failures + 1)
+                case Verdict.UNKNOWN:
+                    if entry.kind is Kind.UNMATCHED:
+                        self._schedule.make_due(entry.number)
+        await self._spool.settle(done, moved)
+
+    async def _probe(self) -> None:
+        try:
+            await self._repository.probe(timeout=self._time_limit)
+        except PoolExhaustedError:
+            return
+        except DatabaseUnavailableError as error:
+            self._health.failed(error)
+        else:
+            self._health.committed()
+
+    def _is_passed_by(self, entry: Entry) -> bool:
+        return self._recorder.passed_by.get(entry.deployment_id or "", 0) > entry.number
+
+    def _is_expired(self, entry: Entry) -> bool:
+        age = time.monotonic_ns() + self._clock_offset - entry.number
+        return age > self._unmatched_ttl * _NS
+
+    def _log(self, event: str, entry: Entry, **fields: object) -> None:
+        write = _log.info if event == "replayed" else _log.error
+        write(event, deployment_id=entry.deployment_id, status=entry.status, **fields)
+
+
+def _callback(entry: Entry) -> Callback:
+    return Callback(entry.number, entry.deployment_id or "", entry.status or "", entry.payload)
