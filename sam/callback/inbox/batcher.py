@@ -117,7 +117,7 @@ class Batcher(Generic[R]):
                 return
             task = asyncio.create_task(self._run(groups))
             self._batches.add(task)
-            task.add_done_callback(self._batches.discard)
+            task.add_done_callback(self._end)
 
     def _take(self) -> list[Group[R]]:
         taken: list[str] = []
@@ -138,7 +138,10 @@ class Batcher(Generic[R]):
                 group.fail(error)
         finally:
             self._in_flight.difference_update(group.callback.deployment_id for group in groups)
-            self.wake()
+
+    def _end(self, task: "asyncio.Task[None]") -> None:
+        self._batches.discard(task)
+        self.wake()
 
 
 def now() -> float:

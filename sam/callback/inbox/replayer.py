@@ -167,31 +167,41 @@ class Replayer:
             self._recorder.batcher.wake()
 
     async def _settle(self, entries: list[tuple[Entry, int]], results: list[Applied]) -> None:
-        done: list[int] = []
-        moved: list[tuple[int, Kind, str]] = []
+        done: list[Entry] = []
+        moved: list[tuple[Entry, Kind, str]] = []
         for (entry, failures), applied in zip(entries, results, strict=True):
             match applied.verdict:
                 case Verdict.UPDATED | Verdict.SUPERSEDED:
                     self._health.matched()
-                    done.append(entry.number)
-                    self._log("replayed", entry)
+                    done.append(entry)
+                case Verdict.REFUSED:
+                    moved.append((entry, Kind.DEAD_LETTER, applied.reason))
                 case Verdict.UNMATCHED if self._is_expired(entry):
                     reason = f"No row had this deployment within {self._unmatched_ttl:g} s."
-                    moved.append((entry.number, Kind.DEAD_LETTER, reason))
-                    self._log("dead_letter", entry, reason=reason)
+                    moved.append((entry, Kind.DEAD_LETTER, reason))
                 case Verdict.UNMATCHED:
                     if entry.kind is not Kind.UNMATCHED:
-                        moved.append((entry.number, Kind.UNMATCHED, NO_ROW_YET))
+                        moved.append((entry, Kind.UNMATCHED, NO_ROW_YET))
                     self._schedule.put_off(entry.number, failures + 1)
-                case Verdict.REFUSED:
-                    moved.append((entry.number, Kind.DEAD_LETTER, applied.reason))
-                    self._log("dead_letter", entry, reason=applied.reason)
                 case Verdict.FAILED:
                     self._schedule.put_off(entry.number, failures + 1)
                 case Verdict.UNKNOWN:
                     if entry.kind is Kind.UNMATCHED:
                         self._schedule.make_due(entry.number)
-        await self._spool.settle(done, moved)
+        await self._spool.settle(
+            [entry.number for entry in done],
+            [(entry.number, kind, reason) for entry, kind, reason in moved],
+        )
+        for entry in done:
+            _log.info("replayed", deployment_id=entry.deployment_id, status=entry.status)
+        for entry, kind, reason in moved:
+            if kind is Kind.DEAD_LETTER:
+                _log.error(
+                    "dead_letter",
+                    deployment_id=entry.deployment_id,
+                    status=entry.status,
+                    reason=reason,
+                )
 
     async def _probe(self) -> None:
         try:
@@ -209,10 +219,6 @@ class Replayer:
     def _is_expired(self, entry: Entry) -> bool:
         age = time.monotonic_ns() + self._clock_offset - entry.number
         return age > self._unmatched_ttl * _NS
-
-    def _log(self, event: str, entry: Entry, **fields: object) -> None:
-        write = _log.info if event == "replayed" else _log.error
-        write(event, deployment_id=entry.deployment_id, status=entry.status, **fields)
 
 
 def _callback(entry: Entry) -> Callback:

@@ -147,13 +147,13 @@ class Spool:
         try:
             async with asyncio.timeout(IO_SECONDS):
                 result, self.totals = await asyncio.wrap_future(self._thread.submit(on_thread))
-        except TimeoutError:
-            raise self._failed(f"The disk did not answer within {IO_SECONDS} s.") from None
-        except Timeout:
+        except Timeout:  # the lock's own, and a TimeoutError too
             raise self._failed(
                 "Another process owns the spool. Each instance needs a CALLBACK_SPOOL_PATH of its "
                 "own; after a restart, the one before may still be ending."
             ) from None
+        except TimeoutError:
+            raise self._failed(f"The disk did not answer within {IO_SECONDS} s.") from None
         except sqlite3.Error as error:
             await asyncio.wrap_future(self._thread.submit(self._recover, error))
             raise self._failed(f"SQLite says: {error}.") from error
@@ -164,7 +164,8 @@ class Spool:
 
     def _open(self) -> SpoolFile:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock.acquire(blocking=False)
+        if not self._lock.is_locked:  # it counts how often it was taken
+            self._lock.acquire(blocking=False)
         file = SpoolFile(self.path, self._max_bytes)
         self._numbering.continue_after(file.last_number())
         return file

@@ -1,0 +1,152 @@
+"""Callbacks from many connections at once, and the account of what became of each."""
+
+import asyncio
+import itertools
+import random
+import sqlite3
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import httpx
+
+from tests.support.conditions import eventually
+from tests.support.service import KEY
+
+
+@dataclass(slots=True)
+class Sent:
+    """One callback: when it was sent and answered, on one clock.
+
+    `answered` is infinite, and `outcome` empty, if no 2xx came.
+    """
+
+    deployment_id: str
+    status: str
+    sent: float
+    answered: float = float("inf")
+    outcome: str = ""
+    http_status: int = 0
+
+
+class Load:
+    """Sends conflicting statuses for a few deployments over many connections, until stopped.
+
+    Args:
+        url: The service.
+        deployments: Which deployments; each status is sent once.
+        connections: How many connections.
+        pause: Seconds between two callbacks of a connection.
+    """
+
+    _statuses = itertools.count(1)
+
+    def __init__(
+        self, url: str, deployments: list[str], *, connections: int = 64, pause: float = 0.0
+    ) -> None:
+        self.all: list[Sent] = []
+        self._url = url
+        self._deployments = deployments
+        self._connections = connections
+        self._pause = pause
+        self._is_stopping = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_stopping.set()
+        self._thread.join(60)
+
+    @property
+    def answered(self) -> list[Sent]:
+        """Those that were answered 2xx."""
+        return [sent for sent in self.all if sent.outcome]
+
+    def wait_for(self, number: int) -> None:
+        """Wait until so many more were answered 2xx."""
+        target = len(self.answered) + number
+        eventually(lambda: len(self.answered) >= target, 60)
+
+    @property
+    def refused(self) -> list[Sent]:
+        """Those that were answered, but not 2xx."""
+        return [sent for sent in self.all if sent.http_status and not sent.outcome]
+
+    async def _run(self) -> None:
+        await asyncio.gather(*(self._send() for _ in range(self._connections)))
+
+    async def _send(self) -> None:
+        async with httpx.AsyncClient(
+            base_url=self._url, headers={"X-API-KEY": KEY}, timeout=30
+        ) as client:
+            while not self._is_stopping.is_set():
+                deployment_id = random.choice(self._deployments)  # noqa: S311 - not a secret
+                sent = Sent(deployment_id, f"S{next(self._statuses)}", time.monotonic())
+                self.all.append(sent)
+                try:
+                    response = await client.post(
+                        "/callback",
+                        json={"deploymentId": deployment_id, "status": sent.status},
+                    )
+                except httpx.TransportError:
+                    await asyncio.sleep(0.05)
+                    continue
+                sent.http_status = response.status_code
+                if response.is_success:
+                    sent.outcome = response.json()["outcome"]
+                    sent.answered = time.monotonic()
+                await asyncio.sleep(self._pause)
+
+
+def spooled(path: Path) -> dict[str, tuple[str, str]]:
+    """What a spool file holds: the kind and the status of each deployment."""
+    if not path.exists():
+        return {}
+    with closing(sqlite3.connect(path, timeout=30)) as connection:
+        return {
+            deployment_id: (kind, status)
+            for deployment_id, kind, status in connection.execute(
+                "SELECT deployment_id, kind, status FROM entries WHERE deployment_id IS NOT NULL"
+            )
+        }
+
+
+def losses(
+    answered: list[Sent], all_sent: list[Sent], statuses: Mapping[str, str], spool: Path
+) -> list[str]:
+    """Say for each deployment whose status is not what the answers promised, why.
+
+    The spool's entry counts, where there is one: it will be applied. What counts then must be the
+    status of a callback that was sent, and no callback that was answered may have been sent after
+    that one's answer.
+    """
+    entries = spooled(spool)
+    by_deployment = defaultdict(list)
+    for sent in answered:
+        by_deployment[sent.deployment_id].append(sent)
+    by_status = {sent.status: sent for sent in all_sent}
+    found = []
+    for deployment_id, promises in by_deployment.items():
+        status = (
+            entries[deployment_id][1]
+            if deployment_id in entries
+            else statuses.get(deployment_id, "(no row)")
+        )
+        last = max(promises, key=lambda sent: sent.sent)
+        winner = by_status.get(status)
+        if winner is None:
+            found.append(f"{deployment_id} is {status}, but {last.status} was acknowledged")
+        elif winner.answered < last.sent:
+            found.append(
+                f"{deployment_id} is {status}, answered {last.sent - winner.answered:.3f} s before"
+                f" {last.status} was sent, which was acknowledged as {last.outcome}"
+            )
+    return found

@@ -1,0 +1,95 @@
+"""A bot that fails at once calls back before its row exists: `unmatched`, and applied later."""
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from sam.callback.inbox.schedule import RETRY, Schedule
+from tests.support.callbacks import body
+from tests.support.conditions import eventually
+from tests.support.databases import Database, SqliteDatabase
+from tests.support.load import spooled
+from tests.support.service import Service
+
+
+def test_the_row_is_updated_within_5_s_of_its_insertion(
+    start_service: Callable[..., Service], database: Database
+) -> None:
+    service = start_service(SQL_SAM_CONNECTION_STRING=database.connection_string)
+    sent = time.monotonic()
+    answer = service.post(body("early", "RUN_FAILED")).json()
+    assert answer["outcome"] == "unmatched"
+
+    eventually(lambda: time.monotonic() - sent > 3)
+    database.add_robots(["early"])
+    assert eventually(lambda: database.statuses()["early"] == "RUN_FAILED") < 5
+    eventually(lambda: spooled(service.directory / "var/callback-spool.db") == {})
+    assert service.wait_for_event("replayed")["deployment_id"] == "early"
+
+
+def test_it_waits_through_a_restart_too(
+    start_service: Callable[..., Service], sqlite_database: SqliteDatabase
+) -> None:
+    environment = {"SQL_SAM_CONNECTION_STRING": sqlite_database.connection_string}
+    service = start_service(**environment)
+    assert service.post(body("early", "RUN_FAILED")).json()["outcome"] == "unmatched"
+    assert service.stop() == 0
+    sqlite_database.add_robots(["early"])
+    start_service(**environment)
+    eventually(lambda: sqlite_database.statuses()["early"] == "RUN_FAILED")
+
+
+def test_after_its_time_it_is_a_dead_letter(
+    start_service: Callable[..., Service], sqlite_database: SqliteDatabase
+) -> None:
+    service = start_service(
+        SQL_SAM_CONNECTION_STRING=sqlite_database.connection_string, CALLBACK_UNMATCHED_TTL="1 s"
+    )
+    service.post(body("never", "RUN_FAILED"))
+    line = service.wait_for_event("dead_letter")
+    assert (line["level"], line["deployment_id"]) == ("error", "never")
+    assert "within 1 s" in line["reason"]
+    assert spooled(service.directory / "var/callback-spool.db") == {
+        "never": ("dead_letter", "RUN_FAILED")
+    }
+
+
+def test_it_expires_only_after_a_fresh_answer(
+    start_service: Callable[..., Service], sqlite_database: SqliteDatabase
+) -> None:
+    environment = {
+        "SQL_SAM_CONNECTION_STRING": sqlite_database.connection_string,
+        "CALLBACK_UNMATCHED_TTL": "1 s",
+    }
+    service = start_service(**environment)
+    sent = time.monotonic()
+    service.post(body("late", "RUN_FAILED"))
+    assert service.stop() == 0
+    eventually(lambda: time.monotonic() - sent > 1.5)
+    sqlite_database.add_robots(["late"])
+    start_service(**environment)
+    eventually(lambda: sqlite_database.statuses()["late"] == "RUN_FAILED")
+
+
+def test_tries_are_half_a_second_apart_at_first_and_a_minute_at_last() -> None:
+    delays = [RETRY.delay(failures) for failures in range(1, 12)]
+    assert delays == [0.5, 1, 2, 4, 8, 16, 32, 60, 60, 60, 60]
+
+
+def test_the_schedule_follows_the_monotonic_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    schedule = Schedule()
+    schedule.put_off(1)
+    schedule.put_off(2, failures=3)
+    assert 1 in schedule
+    assert schedule.take_due(10) == {}
+    assert schedule.seconds_to_next() == 0.5
+    now += 0.5
+    assert schedule.take_due(10) == {1: 1}
+    assert 1 not in schedule
+    schedule.make_due(2)
+    assert schedule.take_due(10) == {2: 0}
+    now += 100
+    assert schedule.take_due(10) == {}

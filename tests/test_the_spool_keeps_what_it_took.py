@@ -1,0 +1,272 @@
+"""Rule 8: what the spool says is stored survives; what it cannot store it says so at once."""
+
+import multiprocessing
+import os
+import signal
+import sqlite3
+import stat
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
+from multiprocessing.synchronize import Event
+from pathlib import Path
+
+import pytest
+
+from sam.callback.inbox.numbering import Numbering
+from sam.callback.inbox.spool import Spool, SpoolUnavailableError
+from sam.callback.inbox.spool_file import DEAD_LETTER_SHARE, Entry, Kind, SpoolFile
+
+MIB = 2**20
+OpenSpool = Callable[..., AbstractAsyncContextManager[Spool]]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "var/spool.db"
+
+
+@pytest.fixture
+def open_spool(path: Path) -> OpenSpool:
+    @asynccontextmanager
+    async def open_it(max_bytes: int = 16 * MIB) -> AsyncIterator[Spool]:
+        spool = Spool(path, max_bytes, Numbering())
+        await spool.open()
+        try:
+            yield spool
+        finally:
+            await spool.close()
+
+    return open_it
+
+
+def entry(
+    number: int,
+    deployment_id: str | None = None,
+    kind: Kind = Kind.QUEUED,
+    payload: bytes | None = None,
+) -> Entry:
+    return Entry(number, kind, deployment_id or f"d-{number}", f"S{number}", payload, "a reason")
+
+
+async def queued(spool: Spool) -> list[Entry]:
+    return await spool.page(Kind.QUEUED, after=0, limit=1000)
+
+
+async def test_what_was_put_is_there_after_a_restart(open_spool: OpenSpool) -> None:
+    entries = [entry(1, payload=b"\x00\xff"), entry(2), entry(3, kind=Kind.UNMATCHED)]
+    async with open_spool() as spool:
+        assert await spool.put(entries) == [True, True, True]
+    async with open_spool() as spool:
+        assert await queued(spool) == entries[:2]
+        assert await spool.page(Kind.UNMATCHED, after=0, limit=10) == entries[2:]
+        assert spool.counts() == {"queued": 2, "unmatched": 1, "dead_letter": 0, "invalid": 0}
+
+
+async def test_only_a_higher_number_replaces(open_spool: OpenSpool) -> None:
+    async with open_spool() as spool:
+        for number in (5, 9, 7):
+            assert await spool.put([entry(number, "d-1")]) == [True]
+        assert [e.number for e in await queued(spool)] == [9]
+        assert await spool.with_entries(["d-1", "d-2"]) == {"d-1"}
+
+
+async def test_an_applied_entry_is_deleted_by_its_number(open_spool: OpenSpool) -> None:
+    async with open_spool() as spool:
+        await spool.put([entry(5, "d-1")])
+        await spool.put([entry(9, "d-1")])  # replaced it while 5 was being applied
+        await spool.settle([5], [])
+        assert [e.number for e in await queued(spool)] == [9]
+        await spool.settle([9], [])
+        assert spool.counts()["queued"] == 0
+
+
+async def test_counts_and_sizes_follow_every_change(open_spool: OpenSpool) -> None:
+    async with open_spool() as spool:
+        await spool.put([entry(1), entry(2), entry(3)])
+        await spool.put([entry(4, "d-2", Kind.UNMATCHED)])
+        await spool.settle([1], [(3, Kind.DEAD_LETTER, "refused")])
+        assert spool.counts() == {"queued": 0, "unmatched": 1, "dead_letter": 1, "invalid": 0}
+        await spool.settle([3, 4], [])
+        assert {total.bytes for total in spool.totals.values()} == {0}
+
+
+async def test_the_last_number_is_remembered_though_its_entry_is_gone(
+    open_spool: OpenSpool, path: Path
+) -> None:
+    future = 2**62
+    async with open_spool() as spool:
+        spool._numbering.continue_after(future)  # noqa: SLF001 - a clock that was ahead
+        await spool.put([entry(future)])
+        await spool.settle([future], [])
+    numbering = Numbering()
+    spool = Spool(path, 16 * MIB, numbering)
+    await spool.open()
+    await spool.close()
+    assert numbering.next() == future + 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such modes")
+async def test_only_the_owner_can_read_it(open_spool: OpenSpool, path: Path) -> None:
+    async with open_spool() as spool:
+        await spool.put([entry(1)])
+        files = sorted(path.parent.iterdir())
+        assert {file.name for file in files} >= {"spool.db", "spool.db-wal", "spool.db.lock"}
+        assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
+
+
+async def test_every_commit_is_synced(path: Path) -> None:
+    path.parent.mkdir()
+    file = SpoolFile(path, MIB)
+    full = 2
+    assert file._connection.execute("PRAGMA synchronous").fetchone() == (full,)  # noqa: SLF001
+    assert file._connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)  # noqa: SLF001
+    file.close()
+
+
+def _own(path: Path, ready: Event) -> None:
+    import asyncio  # noqa: PLC0415 - in the other process
+
+    async def own() -> None:
+        spool = Spool(path, MIB, Numbering())
+        await spool.open()
+        ready.set()
+        await asyncio.sleep(60)
+
+    asyncio.run(own())
+
+
+async def test_one_process_owns_it_until_it_dies(open_spool: OpenSpool, path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    ready = context.Event()
+    owner = context.Process(target=_own, args=(path, ready))
+    owner.start()
+    try:
+        assert ready.wait(30)
+        async with open_spool() as spool:
+            assert not spool.is_writable
+            with pytest.raises(SpoolUnavailableError, match="Another process"):
+                await spool.put([entry(1)])
+            assert spool.may_have_entries  # nobody knows what is in it
+            assert owner.pid
+            os.kill(owner.pid, signal.SIGKILL)
+            owner.join()
+            assert await spool.put([entry(1)]) == [True]
+            assert spool.is_writable
+    finally:
+        owner.kill()
+        owner.join()
+        owner.close()
+
+
+async def test_when_it_is_full_it_says_so_and_keeps_what_it_has(open_spool: OpenSpool) -> None:
+    async with open_spool(max_bytes=MIB) as spool:
+        stored = 0
+
+        async def fill() -> None:
+            nonlocal stored
+            while True:
+                await spool.put([entry(stored + 1, payload=bytes(50_000))])
+                stored += 1
+
+        with pytest.raises(SpoolUnavailableError, match="full"):
+            await fill()
+        assert 10 < stored < 21
+        assert not spool.is_writable
+        assert [e.number for e in await queued(spool)] == list(range(1, stored + 1))
+
+        await spool.settle([1, 2], [])
+        assert await spool.put([entry(200, payload=bytes(50_000))]) == [True]
+        assert spool.is_writable
+
+
+async def test_dead_letters_have_a_share_and_leave_the_rest_to_the_living(
+    open_spool: OpenSpool,
+) -> None:
+    async with open_spool(max_bytes=MIB) as spool:
+        refused = 0
+        for number in range(1, 100):
+            kind = Kind.DEAD_LETTER if number % 2 else Kind.INVALID
+            [stored] = await spool.put([entry(number, kind=kind, payload=bytes(20_000))])
+            refused += not stored
+        dead = sum(spool.totals[kind].bytes for kind in (Kind.DEAD_LETTER, Kind.INVALID))
+        assert refused
+        assert dead <= MIB * DEAD_LETTER_SHARE
+        for number in range(100, 110):
+            assert await spool.put([entry(number, payload=bytes(50_000))]) == [True]
+
+
+@pytest.mark.parametrize("damage", [b"nonsense" * 1000, b""])
+async def test_a_damaged_file_is_set_aside_and_a_new_one_begun(
+    damage: bytes, open_spool: OpenSpool, path: Path
+) -> None:
+    async with open_spool() as spool:
+        await spool.put([entry(1)])
+    path.write_bytes(damage or path.read_bytes()[:5000] + bytes(50_000))
+    async with open_spool() as spool:
+        if not spool.is_writable:  # the call that found the damage fails, the next one works
+            assert await spool.put([entry(2)]) == [True]
+        else:
+            with pytest.raises(SpoolUnavailableError, match="malformed"):
+                await spool.put([entry(number) for number in range(2, 500)])
+            assert await spool.put([entry(2)]) == [True]
+    [aside] = (
+        file
+        for file in path.parent.glob("spool.db.corrupt-*")
+        if not file.name.endswith(("wal", "shm"))
+    )
+    assert aside.stat().st_size > 0
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT count(*) FROM entries").fetchone() == (1,)
+
+
+async def test_a_file_that_was_taken_away_is_noticed(open_spool: OpenSpool, path: Path) -> None:
+    async with open_spool() as spool:
+        await spool.put([entry(1)])
+        path.rename(path.with_name("away.db"))
+        assert await spool.put([entry(2)]) == [True]
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT number FROM entries").fetchall() == [(2,)]
+
+
+async def test_a_directory_that_cannot_be_written_is_no_crash(
+    open_spool: OpenSpool, path: Path
+) -> None:
+    path.parent.write_text("a file where the directory should be")
+    async with open_spool() as spool:
+        for _ in range(2):
+            with pytest.raises(SpoolUnavailableError):
+                await spool.put([entry(1)])
+        path.parent.unlink()
+        assert await spool.put([entry(1)]) == [True]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
+async def test_a_disk_that_takes_no_more_is_noticed_and_recovers(open_spool: OpenSpool) -> None:
+    import resource  # noqa: PLC0415 - not on Windows
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    async with open_spool() as spool:
+        await spool.put([entry(1)])
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
+        try:
+            with pytest.raises(SpoolUnavailableError):
+                await spool.put([entry(2, payload=bytes(500_000))])
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+            signal.signal(signal.SIGXFSZ, before)
+        assert await spool.put([entry(3)]) == [True]
+        assert [e.number for e in await queued(spool)] == [1, 3]
+
+
+async def test_the_command_line_may_edit_rows_beside_the_owner(
+    open_spool: OpenSpool, path: Path
+) -> None:
+    async with open_spool() as spool:
+        await spool.put([entry(1), entry(2)])
+        beside = SpoolFile(path, 16 * MIB)
+        beside.settle([1], [])
+        beside.close()
+        assert [e.number for e in await queued(spool)] == [2]
+        assert spool.counts()["queued"] == 1
