@@ -15,7 +15,7 @@ import traceback
 from contextlib import suppress
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, BinaryIO, Final, cast
+from typing import Any, BinaryIO, Final, TextIO, cast
 
 import orjson
 import structlog
@@ -34,17 +34,18 @@ def get_logger(name: str) -> FilteringBoundLogger:
     return cast("FilteringBoundLogger", structlog.get_logger(name))
 
 
-def configure(level: LogLevel, line_format: LogFormat) -> None:
-    """Send everything that is logged in this process to standard output.
+def configure(level: LogLevel, line_format: LogFormat, stream: TextIO | None = None) -> None:
+    """Send everything that is logged in this process to one stream, by default standard output.
 
     To be called once, before the first line: loggers keep what they find at their first use.
     """
-    output = _Output(sys.stdout.buffer)
+    stream = stream or sys.stdout
+    output = _Output(stream.buffer)
     renderers: list[Processor] = [_bound_fields]
     if line_format is LogFormat.JSON:
         renderers.append(_JsonLine())
     else:
-        renderers.append(_console_line(colors=sys.stdout.isatty()))
+        renderers.append(_console_line(colors=stream.isatty()))
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,

@@ -8,7 +8,7 @@ the variable, in small letters). An empty variable counts as one that is not set
 import re
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -86,8 +86,8 @@ class SettingsError(Exception):
     """The settings cannot be used. The message names every bad variable and holds no secret."""
 
 
-class Settings(BaseSettings):
-    """What the environment says. Durations are seconds, sizes are bytes.
+class SpoolSettings(BaseSettings):
+    """Where the spool is; all that its commands need to know.
 
     Each description completes the sentence "it should be ..." in the message about a bad value.
     """
@@ -100,6 +100,22 @@ class Settings(BaseSettings):
         hide_input_in_errors=True,
         validate_default=True,
     )
+
+    callback_spool_path: Path = Field(
+        Path("var/callback-spool.db"), description="the spool's file, on a local disk"
+    )
+    callback_spool_max_bytes: ByteSize = Field(
+        ByteSize(2**30), ge=2**20, description="the spool's largest size, at least 1 MiB"
+    )
+
+    @field_validator("callback_spool_path")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.absolute()
+
+
+class Settings(SpoolSettings):
+    """What the environment says. Durations are seconds, sizes are bytes."""
 
     callback_host: str = Field("0.0.0.0", description="the address to listen on")  # noqa: S104 - A360 calls from outside
     callback_port: int = Field(8000, ge=0, le=65535, description="the port to listen on, 0 for any")
@@ -158,12 +174,6 @@ class Settings(BaseSettings):
 
     callback_db_timeout: Seconds = Field(
         2, ge=0.1, le=60, description="how long a callback may wait for its COMMIT, 0.1 s to 60 s"
-    )
-    callback_spool_path: Path = Field(
-        Path("var/callback-spool.db"), description="the spool's file, on a local disk"
-    )
-    callback_spool_max_bytes: ByteSize = Field(
-        ByteSize(2**30), ge=2**20, description="the spool's largest size, at least 1 MiB"
     )
     callback_unmatched_ttl: Seconds = Field(
         86400, ge=1, description="how long a callback waits for its row, such as '24 h'"
@@ -232,11 +242,6 @@ class Settings(BaseSettings):
             raise ValueError("of CALLBACK_SSL_CERTFILE and CALLBACK_SSL_KEYFILE only one is set")
         return value
 
-    @field_validator("callback_spool_path")
-    @classmethod
-    def _absolute(cls, value: Path) -> Path:
-        return value.absolute()
-
 
 def load_settings() -> Settings:
     """Read and check the settings.
@@ -244,8 +249,24 @@ def load_settings() -> Settings:
     Raises:
         SettingsError: If a variable is missing or wrong.
     """
+    return _load(Settings)
+
+
+def load_spool_settings() -> SpoolSettings:
+    """Read and check the settings of the spool, whatever the others are.
+
+    Raises:
+        SettingsError: If one of them is wrong.
+    """
+    return _load(SpoolSettings)
+
+
+S = TypeVar("S", bound=SpoolSettings)
+
+
+def _load(kind: type[S]) -> S:
     try:
-        return Settings(_secrets_dir=SECRETS_DIRECTORY if SECRETS_DIRECTORY.is_dir() else None)
+        return kind(_secrets_dir=SECRETS_DIRECTORY if SECRETS_DIRECTORY.is_dir() else None)
     except ValidationError as error:
         raise SettingsError(_explain(error)) from None
 

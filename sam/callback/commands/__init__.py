@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from sam.callback import __version__
+from sam.callback.commands import spool
 from sam.callback.commands.demo import demo
 from sam.callback.commands.serve import serve
 
@@ -16,6 +17,7 @@ app = typer.Typer(
 )
 app.command()(serve)
 app.command()(demo)
+app.add_typer(spool.app, name="spool")
 
 
 def _print_version(value: bool) -> None:  # noqa: FBT001 - Typer's way

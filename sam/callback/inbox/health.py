@@ -21,13 +21,18 @@ class Health:
     """What is known of the database, from what became of the writes.
 
     Until the first failure it counts as up: callbacks are tried.
+
+    Attributes:
+        is_up: Whether callbacks are to be tried in the database.
+        is_wrong_database: Whether many callbacks met no row, and not one met its own.
+        failures: How often it failed in a row.
     """
 
     def __init__(self) -> None:
         self.is_up = True
         self.is_wrong_database = False
         self._is_known = False
-        self._failures = 0
+        self.failures = 0
         self._probe_at = 0.0
         self._unmatched = 0
         self._has_matched = False
@@ -39,9 +44,9 @@ class Health:
 
     def failed(self, error: DatabaseUnavailableError) -> None:
         """A write failed for the database's reasons."""
-        self._failures += 1
+        self.failures += 1
         backoff = LOGIN_PROBE if isinstance(error, LoginRefusedError) else PROBE
-        self._probe_at = time.monotonic() + backoff.delay(self._failures)
+        self._probe_at = time.monotonic() + backoff.delay(self.failures)
         if self.is_up or not self._is_known:
             _log.critical(
                 "database_down",
@@ -57,7 +62,7 @@ class Health:
             _log.info("database_up")
         self._is_known = True
         self.is_up = True
-        self._failures = 0
+        self.failures = 0
 
     def matched(self) -> None:
         """A callback met its row."""

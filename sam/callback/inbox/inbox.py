@@ -47,8 +47,11 @@ class State:
 class Inbox:
     """Takes callbacks, and makes them safe.
 
-    Args:
-        settings: All of it.
+    Attributes:
+        spool: What is kept on disk.
+        health: What is known of the database.
+        replayer: What applies the spool.
+        is_draining: Set when the service is about to end.
 
     Raises:
         DriverNotFoundError: If the ODBC driver does not exist.
@@ -59,24 +62,24 @@ class Inbox:
         self._connector = DatabaseConnector(settings)
         self._repository = RobotRepository(self._connector, settings)
         numbering = Numbering()
-        self._spool = Spool(
+        self.spool = Spool(
             settings.callback_spool_path, settings.callback_spool_max_bytes, numbering
         )
-        self._health = Health()
+        self.health = Health()
         schedule = Schedule()
         self._recorder = Recorder(
             self._repository,
-            self._spool,
-            self._health,
+            self.spool,
+            self.health,
             schedule,
             numbering,
             max_batches=self._connector.size,
             time_limit=settings.callback_db_timeout,
         )
-        self._replayer = Replayer(
+        self.replayer = Replayer(
             self._repository,
-            self._spool,
-            self._health,
+            self.spool,
+            self.health,
             schedule,
             self._recorder,
             time_limit=settings.callback_db_timeout,
@@ -86,15 +89,17 @@ class Inbox:
         self._tasks: list[asyncio.Task[None]] = []
         self.is_draining = False
 
-    async def open(self) -> None:
-        """Open the spool and the pool; begin to replay."""
+    async def open(self, *, replay: bool = True) -> None:
+        """Open the spool and the pool; begin to replay, unless that is left to the caller."""
         driver = self._connector.driver
         _log.info("driver", driver=driver.name, reason=driver.reason)
-        await self._spool.open()
+        await self.spool.open()
         await self._connector.open()
+        if not replay:
+            return
         self._tasks = [
             asyncio.create_task(self._look_at_database()),
-            asyncio.create_task(self._replayer.run()),
+            asyncio.create_task(self.replayer.run()),
         ]
 
     async def close(self) -> None:
@@ -106,7 +111,7 @@ class Inbox:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._connector.close()
-        await self._spool.close()
+        await self.spool.close()
 
     async def record(self, deployment_id: str, status: str, body: bytes) -> Recorded:
         """Make a callback safe; to be called as soon as its body is read.
@@ -123,12 +128,12 @@ class Inbox:
 
     def state(self) -> State:
         """Return what is known, without looking."""
-        up, writable = self._health.is_up, self._spool.is_writable
+        up, writable = self.health.is_up, self.spool.is_writable
         if self.is_draining:
             readiness = Readiness.DRAINING
         elif not (up or writable):
             readiness = Readiness.UNAVAILABLE
-        elif up and writable and not self._health.is_wrong_database:
+        elif up and writable and not self.health.is_wrong_database:
             readiness = Readiness.OK
         else:
             readiness = Readiness.DEGRADED
@@ -136,8 +141,8 @@ class Inbox:
             readiness=readiness,
             is_database_up=up,
             is_spool_writable=writable,
-            spool_entries=self._spool.counts(),
-            spool_bytes=sum(total.bytes for total in self._spool.totals.values()),
+            spool_entries=self.spool.counts(),
+            spool_bytes=sum(total.bytes for total in self.spool.totals.values()),
         )
 
     async def _look_at_database(self) -> None:
@@ -146,6 +151,6 @@ class Inbox:
         try:
             await self._repository.probe(timeout=timeout)
         except DatabaseUnavailableError as error:
-            self._health.failed(error)
+            self.health.failed(error)
         else:
-            self._health.committed()
+            self.health.committed()

@@ -23,6 +23,7 @@ POLL_SECONDS: Final = 1.0
 """How often to look for what the command line has changed."""
 
 _NS = 1_000_000_000
+_DONE = {Verdict.UPDATED, Verdict.SUPERSEDED}
 
 _log = get_logger(__name__)
 
@@ -37,7 +38,7 @@ class Replayer:
         schedule: When entries are tried again.
         recorder: Whose callbacks may not be overtaken.
         time_limit: Seconds for a batch.
-        unmatched_ttl: Seconds that an entry may wait for its row.
+        unmatched_ttl: Seconds that an entry may wait for its row, or fail by itself.
     """
 
     def __init__(
@@ -125,7 +126,12 @@ class Replayer:
     async def _next(self, limit: int) -> list[tuple[Entry, int]]:
         """Return entries that may be applied now, and how often each has failed."""
         if due := self._schedule.take_due(limit):
-            entries = [entry for entry in await self._spool.get(due) if entry.kind in LIVE]
+            try:
+                entries = [entry for entry in await self._spool.get(due) if entry.kind in LIVE]
+            except SpoolUnavailableError:
+                for number, failures in due.items():
+                    self._schedule.put_off(number, max(1, failures))
+                raise
         else:
             entries = await self._next_queued(limit)
         ready = []
@@ -162,6 +168,11 @@ class Replayer:
             if batch.error and not isinstance(batch.error, PoolExhaustedError):
                 self._health.failed(batch.error)
             await self._settle(entries, batch.results)
+        except Exception:
+            # It may be applied and still be there; to apply it again changes nothing.
+            for entry, failures in entries:
+                self._schedule.put_off(entry.number, max(1, failures))
+            raise
         finally:
             self._recorder.replaying.difference_update(deployments)
             self._recorder.batcher.wake()
@@ -170,24 +181,17 @@ class Replayer:
         done: list[Entry] = []
         moved: list[tuple[Entry, Kind, str]] = []
         for (entry, failures), applied in zip(entries, results, strict=True):
-            match applied.verdict:
-                case Verdict.UPDATED | Verdict.SUPERSEDED:
-                    self._health.matched()
-                    done.append(entry)
-                case Verdict.REFUSED:
-                    moved.append((entry, Kind.DEAD_LETTER, applied.reason))
-                case Verdict.UNMATCHED if self._is_expired(entry):
-                    reason = f"No row had this deployment within {self._unmatched_ttl:g} s."
-                    moved.append((entry, Kind.DEAD_LETTER, reason))
-                case Verdict.UNMATCHED:
-                    if entry.kind is not Kind.UNMATCHED:
-                        moved.append((entry, Kind.UNMATCHED, NO_ROW_YET))
-                    self._schedule.put_off(entry.number, failures + 1)
-                case Verdict.FAILED:
-                    self._schedule.put_off(entry.number, failures + 1)
-                case Verdict.UNKNOWN:
-                    if entry.kind is Kind.UNMATCHED:
-                        self._schedule.make_due(entry.number)
+            if applied.verdict in _DONE:
+                self._health.matched()
+                done.append(entry)
+                continue
+            kind, reason = self._kind_after(entry, applied)
+            if kind is not entry.kind:
+                moved.append((entry, kind, reason))
+            if kind in LIVE and applied.verdict is not Verdict.UNKNOWN:
+                self._schedule.put_off(entry.number, failures + 1)
+            elif kind is Kind.UNMATCHED:
+                self._schedule.make_due(entry.number)
         await self._spool.settle(
             [entry.number for entry in done],
             [(entry.number, kind, reason) for entry, kind, reason in moved],
@@ -202,6 +206,18 @@ class Replayer:
                     status=entry.status,
                     reason=reason,
                 )
+
+    def _kind_after(self, entry: Entry, applied: Applied) -> tuple[Kind, str]:
+        if applied.verdict is Verdict.REFUSED:
+            return Kind.DEAD_LETTER, applied.reason
+        if applied.verdict is Verdict.UNKNOWN:
+            return entry.kind, ""
+        if self._is_expired(entry):
+            why = applied.reason or "No row had this deployment."
+            return Kind.DEAD_LETTER, f"{why} It was tried for {self._unmatched_ttl:g} s."
+        if applied.verdict is Verdict.UNMATCHED:
+            return Kind.UNMATCHED, NO_ROW_YET
+        return entry.kind, ""
 
     async def _probe(self) -> None:
         try:

@@ -1,0 +1,274 @@
+"""``spool``: look into the spool and mend it, beside a running service or without one."""
+
+import asyncio
+import base64
+import json
+import sqlite3
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Final, NoReturn
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from sam.callback import logs
+from sam.callback.inbox.spool_file import Entry, Kind, SpoolFile
+from sam.callback.model import received_at
+from sam.callback.settings import (
+    LogFormat,
+    LogLevel,
+    SettingsError,
+    load_settings,
+    load_spool_settings,
+)
+
+PAGE: Final = 1_000
+
+app = typer.Typer(
+    help="Look into the spool and mend it, beside a running service or without one.",
+    no_args_is_help=True,
+)
+
+_PathOption = Annotated[
+    Path | None,
+    typer.Option("--path", help="The spool's file. [default: CALLBACK_SPOOL_PATH]"),
+]
+_KindOption = Annotated[Kind | None, typer.Option("--kind", help="Only entries of this kind.")]
+_JsonOption = Annotated[bool, typer.Option("--json", help="Write JSON, one object per line.")]
+_Numbers = Annotated[list[int] | None, typer.Argument(help="Numbers, as `list` shows them.")]
+_AllOption = Annotated[bool, typer.Option("--all", help="All entries (of --kind).")]
+_YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+
+
+@app.command("list")
+def list_entries(
+    path: _PathOption = None,
+    kind: _KindOption = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many to show.")] = 50,
+    after: Annotated[int, typer.Option(help="Begin after this number: the next page.")] = 0,
+    *,
+    as_json: _JsonOption = False,
+) -> None:
+    """Show entries, the oldest first."""
+    with _open(path) as file:
+        entries = file.page(_kinds(kind), after=after, limit=limit)
+        totals = file.totals()
+    if as_json:
+        for entry in entries:
+            typer.echo(json.dumps(_as_dict(entry, with_payload=False), ensure_ascii=False))
+        return
+    console = Console()
+    table = Table("number", "kind", "deployment", "status", "received (UTC)", "reason")
+    for entry in entries:
+        table.add_row(
+            str(entry.number),
+            entry.kind,
+            entry.deployment_id or "-",
+            entry.status or "-",
+            f"{received_at(entry.number):%Y-%m-%d %H:%M:%S}",
+            entry.reason,
+        )
+    if entries:
+        console.print(table)
+    parts = [f"{totals[each].entries} {each}" for each in Kind]
+    console.print(", ".join(parts), highlight=False)
+    if len(entries) == limit:
+        console.print(f"More: spool list --after {entries[-1].number}", highlight=False)
+
+
+@app.command()
+def show(
+    number: Annotated[int, typer.Argument(help="Its number, as `list` shows it.")],
+    path: _PathOption = None,
+    *,
+    as_json: _JsonOption = False,
+) -> None:
+    """Show one entry with all that is known of it."""
+    with _open(path) as file:
+        entries = file.get([number])
+    if not entries:
+        _fail(f"There is no entry {number}. It may have been applied, or replaced by a newer one.")
+    fields = _as_dict(entries[0], with_payload=True)
+    if as_json:
+        typer.echo(json.dumps(fields, ensure_ascii=False))
+        return
+    for name, value in fields.items():
+        typer.echo(f"{name:14} {value}")
+
+
+@app.command()
+def retry(
+    numbers: _Numbers = None,
+    path: _PathOption = None,
+    kind: _KindOption = None,
+    *,
+    everything: _AllOption = False,
+) -> None:
+    """Let entries be applied again: dead letters once the database takes them.
+
+    The service applies them within seconds; without one, see `spool drain`. A body that was not
+    understood cannot be applied: export it, and send it again.
+    """
+    if kind is Kind.INVALID:
+        _fail("A body that was not understood cannot be applied. Export it, and send it again.")
+    with _open(path) as file:
+        done = 0
+        for page in _selected(file, numbers, kind, everything=everything):
+            chosen = [entry.number for entry in page if entry.kind is not Kind.INVALID]
+            file.settle([], [(each, Kind.QUEUED, "Retried by hand.") for each in chosen])
+            done += len(chosen)
+    typer.echo(f"{done} to be applied.")
+
+
+@app.command()
+def drop(
+    numbers: _Numbers = None,
+    path: _PathOption = None,
+    kind: _KindOption = None,
+    *,
+    everything: _AllOption = False,
+    yes: _YesOption = False,
+) -> None:
+    """Delete entries for good. Export them before."""
+    if not yes:
+        what = "all entries" if everything else f"{len(numbers or [])} entries"
+        typer.confirm(f"Delete {what} for good?", abort=True)
+    with _open(path) as file:
+        done = 0
+        for page in _selected(file, numbers, kind, everything=everything):
+            file.settle([entry.number for entry in page], [])
+            done += len(page)
+    typer.echo(f"{done} deleted.")
+
+
+@app.command()
+def export(
+    output: Annotated[
+        Path | None, typer.Option(help="The file. [default: standard output]")
+    ] = None,
+    path: _PathOption = None,
+    kind: _KindOption = None,
+) -> None:
+    """Write entries as JSON, one object per line, with their payload."""
+    with _open(path) as file:
+        pages = _selected(file, None, kind, everything=True)
+        if output is None:
+            _write(pages, sys.stdout.write)
+            return
+        with output.open("w", encoding="utf-8") as stream:
+            done = _write(pages, stream.write)
+    typer.echo(f"{done} exported to {output}.")
+
+
+@app.command()
+def drain(path: _PathOption = None) -> None:
+    """Apply what is in the spool of an instance that will not come back.
+
+    Needs the settings of the database, and that no service owns the spool. What has no row yet, or
+    is refused, stays there.
+    """
+    from sam.callback.inbox.drain import drain_spool  # noqa: PLC0415 - needs the driver manager
+
+    try:
+        settings = load_settings()
+    except SettingsError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(2) from None
+    if path is not None:
+        settings = settings.model_copy(update={"callback_spool_path": path.absolute()})
+    if not settings.callback_spool_path.exists():
+        _fail(f"There is no spool at {settings.callback_spool_path}.")
+    logs.configure(LogLevel.ERROR, LogFormat.CONSOLE, sys.stderr)
+    with Progress(console=Console(stderr=True)) as progress:
+        task = progress.add_task("Applying", total=None)
+        left = asyncio.run(
+            drain_spool(
+                settings,
+                lambda done, total: progress.update(task, completed=done, total=total),
+            )
+        )
+    typer.echo(f"{left.applied} applied, {left.remaining} left. {left.reason}".rstrip())
+    if left.remaining or left.reason:
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _open(path: Path | None) -> Iterator[SpoolFile]:
+    try:
+        settings = load_spool_settings()
+    except SettingsError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(2) from None
+    path = (path or settings.callback_spool_path).absolute()
+    if not path.is_file():
+        _fail(f"There is no spool at {path}. Name it with --path or CALLBACK_SPOOL_PATH.")
+    try:
+        with closing(SpoolFile(path, settings.callback_spool_max_bytes)) as file:
+            yield file
+    except sqlite3.Error as error:
+        _fail(f"The spool {path} cannot be used: {error}.")
+
+
+def _selected(
+    file: SpoolFile, numbers: list[int] | None, kind: Kind | None, *, everything: bool
+) -> Iterator[list[Entry]]:
+    if not everything:
+        if not numbers:
+            _fail("Name entries by their numbers, or say --all.")
+        entries = file.get(numbers)
+        if missing := set(numbers) - {entry.number for entry in entries}:
+            typer.echo(f"Not there: {', '.join(map(str, sorted(missing)))}.", err=True)
+        yield entries
+        return
+    kinds = _kinds(kind)
+    totals = file.totals()
+    after = 0
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=sum(totals[each].entries for each in kinds))
+        # Entries that come in meanwhile have higher numbers; they are for the next run.
+        last = file.last_number()
+        while page := [
+            entry for entry in file.page(kinds, after=after, limit=PAGE) if entry.number <= last
+        ]:
+            after = page[-1].number
+            yield page
+            progress.advance(task, len(page))
+
+
+def _write(pages: Iterable[list[Entry]], write: Any) -> int:  # noqa: ANN401 - a stream's
+    done = 0
+    for page in pages:
+        for entry in page:
+            write(json.dumps(_as_dict(entry, with_payload=True), ensure_ascii=False) + "\n")
+        done += len(page)
+    return done
+
+
+def _as_dict(entry: Entry, *, with_payload: bool) -> dict[str, object]:
+    fields: dict[str, object] = {
+        "number": entry.number,
+        "kind": entry.kind.value,
+        "deploymentId": entry.deployment_id,
+        "status": entry.status,
+        "receivedAt": received_at(entry.number).isoformat(),
+        "reason": entry.reason,
+    }
+    if with_payload and entry.payload is not None:
+        try:
+            fields["payload"] = entry.payload.decode()
+        except UnicodeDecodeError:
+            fields["payloadBase64"] = base64.b64encode(entry.payload).decode()
+    return fields
+
+
+def _kinds(kind: Kind | None) -> list[Kind]:
+    return [kind] if kind else list(Kind)
+
+
+def _fail(message: str) -> NoReturn:
+    typer.echo(message, err=True)
+    raise typer.Exit(1)

@@ -1,0 +1,66 @@
+"""Drains a spool that no service owns any more."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from sam.callback.inbox.inbox import Inbox
+from sam.callback.inbox.spool import SpoolUnavailableError
+from sam.callback.inbox.spool_file import LIVE
+from sam.callback.settings import Settings
+
+MAX_FAILURES: Final = 3
+"""So many failures of the database in a row end it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """What a drain did.
+
+    Attributes:
+        applied: How many entries were applied, or became dead letters.
+        remaining: How many that are to be applied are still there.
+        reason: Why, for a person.
+    """
+
+    applied: int
+    remaining: int
+    reason: str
+
+
+async def drain_spool(settings: Settings, progress: Callable[[int, int], object]) -> Drained:
+    """Try what is there once, as the replayer of a service would.
+
+    Args:
+        settings: Of the database, and the spool's path.
+        progress: Is told how many are done, of how many.
+
+    Raises:
+        DriverNotFoundError: If the ODBC driver does not exist.
+    """
+    inbox = Inbox(settings)
+    await inbox.open(replay=False)
+
+    def remaining() -> int:
+        return sum(inbox.spool.totals[kind].entries for kind in LIVE)
+
+    total = remaining()
+    reason = ""
+    try:
+        while inbox.health.failures < MAX_FAILURES:
+            if await inbox.replayer.step():
+                progress(total - remaining(), total)
+            elif inbox.health.is_up:
+                break
+            else:
+                await asyncio.sleep(inbox.health.seconds_to_probe)
+        else:
+            reason = "The database takes no writes."
+    except SpoolUnavailableError as error:
+        reason = str(error)
+    finally:
+        await inbox.close()
+    if remaining() and not reason:
+        reason = "Their rows do not exist, or are locked."
+    return Drained(total - remaining(), remaining(), reason)

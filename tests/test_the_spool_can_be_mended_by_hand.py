@@ -1,0 +1,162 @@
+"""`spool list|show|retry|drop|export|drain`, beside a running service and without one."""
+
+import json
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+
+from sam.callback.inbox.spool_file import Entry, Kind, SpoolFile
+from tests.support.callbacks import body
+from tests.support.conditions import eventually
+from tests.support.databases import SqliteDatabase
+from tests.support.load import spooled
+from tests.support.service import KEY, Service, run_to_its_end
+
+ENTRIES = [
+    Entry(1, Kind.QUEUED, "d-1", "DONE", b'{"a": "\xc3\xb1"}', "The database is down."),
+    Entry(2, Kind.UNMATCHED, "d-2", "FAILED", None, "No row has this deployment yet."),
+    Entry(3, Kind.DEAD_LETTER, "d-3", "BAD", None, "too long"),
+    Entry(4, Kind.INVALID, None, None, b"\xff\x00", "Invalid JSON"),
+]
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Path:
+    path = tmp_path / "var/callback-spool.db"
+    with closing(SpoolFile(path, 2**24)) as file:
+        file.put(ENTRIES, 4)
+    return path
+
+
+def command(
+    directory: Path, *arguments: str, **variables: str
+) -> "subprocess.CompletedProcess[str]":
+    return run_to_its_end(directory, {"COLUMNS": "160", **variables}, "spool", *arguments)
+
+
+def numbers(path: Path) -> list[tuple[int, str]]:
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute("SELECT number, kind FROM entries ORDER BY number").fetchall()
+
+
+def test_list_shows_pages_for_people_and_for_programs(spool: Path, tmp_path: Path) -> None:
+    run = command(tmp_path, "list")
+    assert run.returncode == 0
+    for text in ("d-1", "queued", "No row has this deployment yet.", "1 dead_letter, 1 invalid"):
+        assert text in run.stdout
+    assert "--after" not in run.stdout
+
+    first = command(tmp_path, "list", "--limit", "2", "--path", str(spool))
+    assert "spool list --after 2" in first.stdout
+    rest = command(tmp_path, "list", "--json", "--after", "2")
+    assert [json.loads(line)["number"] for line in rest.stdout.splitlines()] == [3, 4]
+    one = command(tmp_path, "list", "--json", "--kind", "unmatched")
+    assert json.loads(one.stdout) == {
+        "number": 2,
+        "kind": "unmatched",
+        "deploymentId": "d-2",
+        "status": "FAILED",
+        "receivedAt": "1970-01-01T00:00:00+00:00",
+        "reason": "No row has this deployment yet.",
+    }
+
+
+def test_show_tells_all_of_one(spool: Path, tmp_path: Path) -> None:
+    assert spool.exists()
+    assert "d-1" in command(tmp_path, "show", "1").stdout
+    assert json.loads(command(tmp_path, "show", "1", "--json").stdout)["payload"] == '{"a": "ñ"}'
+    assert json.loads(command(tmp_path, "show", "4", "--json").stdout)["payloadBase64"] == "/wA="
+    missing = command(tmp_path, "show", "99")
+    assert (missing.returncode, missing.stdout) == (1, "")
+    assert "no entry 99" in missing.stderr
+
+
+def test_export_writes_every_entry_with_its_payload(spool: Path, tmp_path: Path) -> None:
+    assert spool.exists()
+    run = command(tmp_path, "export")
+    entries = [json.loads(line) for line in run.stdout.splitlines()]
+    assert [entry["number"] for entry in entries] == [1, 2, 3, 4]
+    assert entries[0]["payload"] == '{"a": "ñ"}'
+    assert command(tmp_path, "export", "--output", "all.jsonl").returncode == 0
+    assert (tmp_path / "all.jsonl").read_text(encoding="utf-8") == run.stdout
+
+
+def test_drop_asks_first_and_deletes_what_was_named(spool: Path, tmp_path: Path) -> None:
+    assert command(tmp_path, "drop", "1").returncode == 1  # nobody says yes
+    assert len(numbers(spool)) == 4
+    assert command(tmp_path, "drop", "1", "99", "--yes").stdout == "1 deleted.\n"
+    assert command(tmp_path, "drop", "--all", "--kind", "invalid", "--yes").returncode == 0
+    assert [number for number, _ in numbers(spool)] == [2, 3]
+    assert command(tmp_path, "drop", "--yes").returncode == 1  # names nothing
+
+
+def test_retry_makes_dead_letters_due_and_leaves_what_cannot_be_applied(
+    spool: Path, tmp_path: Path
+) -> None:
+    assert command(tmp_path, "retry", "--all").stdout == "3 to be applied.\n"
+    assert numbers(spool) == [(1, "queued"), (2, "queued"), (3, "queued"), (4, "invalid")]
+    refused = command(tmp_path, "retry", "--all", "--kind", "invalid")
+    assert refused.returncode == 1
+    assert "Export it" in refused.stderr
+
+
+def test_a_spool_that_is_not_there_is_said_so_and_not_made(tmp_path: Path) -> None:
+    run = command(tmp_path, "list")
+    assert run.returncode == 1
+    assert "There is no spool at" in run.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dead_letter_is_retried_beside_the_running_service(
+    service: Service, sqlite_database: SqliteDatabase
+) -> None:
+    sqlite_database.execute(
+        "CREATE TRIGGER t BEFORE UPDATE ON robots BEGIN SELECT RAISE(ABORT, 'no'); END"
+    )
+    assert service.post(body("d-1", "DONE")).json()["outcome"] == "dead_letter"
+    sqlite_database.execute("DROP TRIGGER t")
+
+    listed = command(service.directory, "list", "--json", "--kind", "dead_letter")
+    number = str(json.loads(listed.stdout)["number"])
+    assert command(service.directory, "retry", number).returncode == 0
+
+    eventually(lambda: sqlite_database.statuses() == {"d-1": "DONE"})
+    eventually(lambda: spooled(service.directory / "var/callback-spool.db") == {})
+
+
+def test_drain_applies_the_spool_of_an_instance_that_will_not_come_back(
+    spool: Path, tmp_path: Path, sqlite_database: SqliteDatabase
+) -> None:
+    variables = {
+        "CALLBACK_API_KEY": KEY,
+        "SQL_SAM_CONNECTION_STRING": sqlite_database.connection_string,
+        "CALLBACK_UNMATCHED_TTL": "100000 d",  # these entries are of 1970
+    }
+    run = command(tmp_path, "drain", **variables)
+    assert run.returncode == 1  # not all of it could be applied
+    assert "1 applied, 1 left. Their rows do not exist" in run.stdout
+    assert sqlite_database.statuses() == {"d-1": "DONE"}
+    assert spooled(spool).keys() == {"d-2", "d-3"}
+
+    sqlite_database.add_robots(["d-2"])
+    run = command(tmp_path, "drain", **variables)
+    assert (run.returncode, run.stdout.splitlines()[-1]) == (0, "1 applied, 0 left.")
+    assert sqlite_database.statuses()["d-2"] == "FAILED"
+
+
+def test_drain_leaves_alone_what_a_service_owns(
+    start_service: Callable[..., Service], sqlite_database: SqliteDatabase
+) -> None:
+    variables = {
+        "CALLBACK_API_KEY": KEY,
+        "SQL_SAM_CONNECTION_STRING": sqlite_database.connection_string,
+    }
+    service = start_service(**variables)
+    service.post(body("d-9"))
+    run = command(service.directory, "drain", **variables)
+    assert run.returncode == 1
+    assert "Another process owns the spool" in run.stdout
