@@ -19,8 +19,12 @@ demo: .setup-run  ## show the whole story in one go, and end
 	@$(RUN) --no-dev -m sam.callback demo
 
 .PHONY: test
-test: .setup-test  ## all tests but those in a browser
-	$(RUN) pytest -n auto -m "not browser"
+test: .setup-test  ## the tests, but for the two kinds below
+	$(RUN) pytest -n auto -m "not browser and not faults"
+
+.PHONY: test-faults
+test-faults: .setup-faults  ## break things for minutes: kills, silence, locks, full disks
+	$(RUN) pytest -n auto -m faults
 
 .PHONY: test-browser
 test-browser: .setup-test .setup-browser  ## the docs page in a headless Chromium, without a network
@@ -39,7 +43,7 @@ lint: .setup-test  ## style, types, import rules, spelling, scripts, workflows
 	$(RUN) check-jsonschema --builtin-schema vendor.compose-spec compose.yaml
 
 .PHONY: setup
-setup: .setup-test .setup-browser  ## install all that the other targets need
+setup: .setup-test .setup-faults .setup-browser  ## install all that the other targets need
 	$(UV) sync --locked --group browser
 
 .PHONY: .setup-run
@@ -51,6 +55,10 @@ setup: .setup-test .setup-browser  ## install all that the other targets need
 .setup-test:
 	@.ci/system-packages test
 	@[ -x $(UV) ] || $(MAKE) --no-print-directory .tools/bin/uv
+
+.PHONY: .setup-faults
+.setup-faults: .setup-test
+	@.ci/system-packages faults
 
 .PHONY: .setup-browser
 .setup-browser:

@@ -20,6 +20,7 @@ from tests.support.service import Service
 def test_a_table_that_is_renamed_away_and_back(
     service: Service, sqlite_database: SqliteDatabase
 ) -> None:
+    service.wait_for_event("database_up")
     sqlite_database.execute("ALTER TABLE robots RENAME TO away")
     for status in ("FIRST", "SECOND"):
         answer = service.post(body("d-1", status))
@@ -158,6 +159,8 @@ def test_probes_back_off_further_for_a_refused_login() -> None:
     health = Health()
     health.failed(DatabaseUnavailableError("gone"))
     assert 0 < health.seconds_to_probe <= 0.1
+    health.failed(LoginRefusedError("no"))
+    assert 0.5 < health.seconds_to_probe <= 1
     health.failed(LoginRefusedError("no"))
     assert 1 < health.seconds_to_probe <= 2
     assert not health.is_up

@@ -32,9 +32,7 @@ def spool(tmp_path: Path) -> Path:
     return path
 
 
-def command(
-    directory: Path, *arguments: str, **variables: str
-) -> "subprocess.CompletedProcess[str]":
+def command(directory: Path, *arguments: str, **variables: str) -> CompletedProcess[str]:
     return run_to_its_end(directory, {"COLUMNS": "160", **variables}, "spool", *arguments)
 
 

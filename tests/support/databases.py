@@ -94,6 +94,17 @@ class PostgresServer:
     def stop(self, mode: str = "fast") -> None:
         self._run("pg_ctl", "stop", "--wait", f"--mode={mode}")
 
+    def restart_after_kill(self) -> None:
+        """Start again after the postmaster was killed, once its children are gone."""
+        for attempt in range(100):
+            try:
+                self.start()
+            except subprocess.CalledProcessError:
+                if attempt == 99:
+                    raise
+            else:
+                return
+
     def destroy(self) -> None:
         self.stop("immediate")
         shutil.rmtree(self.directory)

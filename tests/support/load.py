@@ -81,29 +81,29 @@ class Load:
         return [sent for sent in self.all if sent.http_status and not sent.outcome]
 
     async def _run(self) -> None:
-        await asyncio.gather(*(self._send() for _ in range(self._connections)))
-
-    async def _send(self) -> None:
+        limits = httpx.Limits(max_connections=self._connections)
         async with httpx.AsyncClient(
-            base_url=self._url, headers={"X-API-KEY": KEY}, timeout=30
+            base_url=self._url, headers={"X-API-KEY": KEY}, timeout=30, limits=limits
         ) as client:
-            while not self._is_stopping.is_set():
-                deployment_id = random.choice(self._deployments)  # noqa: S311 - not a secret
-                sent = Sent(deployment_id, f"S{next(self._statuses)}", time.monotonic())
-                self.all.append(sent)
-                try:
-                    response = await client.post(
-                        "/callback",
-                        json={"deploymentId": deployment_id, "status": sent.status},
-                    )
-                except httpx.TransportError:
-                    await asyncio.sleep(0.05)
-                    continue
-                sent.http_status = response.status_code
-                if response.is_success:
-                    sent.outcome = response.json()["outcome"]
-                    sent.answered = time.monotonic()
-                await asyncio.sleep(self._pause)
+            await asyncio.gather(*(self._send(client) for _ in range(self._connections)))
+
+    async def _send(self, client: httpx.AsyncClient) -> None:
+        while not self._is_stopping.is_set():
+            deployment_id = random.choice(self._deployments)  # noqa: S311 - not a secret
+            sent = Sent(deployment_id, f"S{next(self._statuses)}", time.monotonic())
+            self.all.append(sent)
+            try:
+                response = await client.post(
+                    "/callback", json={"deploymentId": deployment_id, "status": sent.status}
+                )
+            except httpx.TransportError:
+                await asyncio.sleep(0.05)
+                continue
+            sent.http_status = response.status_code
+            if response.is_success:
+                sent.outcome = response.json()["outcome"]
+                sent.answered = time.monotonic()
+            await asyncio.sleep(self._pause)
 
 
 def spooled(path: Path) -> dict[str, tuple[str, str]]:

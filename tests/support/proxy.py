@@ -22,6 +22,8 @@ class Proxy:
         self._loop = asyncio.new_event_loop()
         self._flowing = asyncio.Event()
         self._flowing.set()
+        self._hold_on = b""
+        self._holds_answer = False
         self._writers: set[asyncio.StreamWriter] = set()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
@@ -33,8 +35,18 @@ class Proxy:
         """Pass nothing on any more; new connections are accepted, and hear nothing."""
         self._call(self._flowing.clear)
 
+    def fall_silent_on(self, request: bytes, *, after_it: bool) -> None:
+        """Fall silent when a request with these bytes comes: before it goes on, or after."""
+        self._hold_on, self._holds_answer = request, after_it
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether nothing is passed on."""
+        return not self._flowing.is_set()
+
     def speak(self) -> None:
         """Pass on what was held back, and what comes."""
+        self._hold_on = b""
         self._call(self._flowing.set)
 
     def cut(self) -> None:
@@ -85,15 +97,25 @@ class Proxy:
             writer.transport.abort()
             return
         self._writers |= {writer, far_writer}
-        await asyncio.gather(self._pump(reader, far_writer), self._pump(far_reader, writer))
+        await asyncio.gather(
+            self._pump(reader, far_writer, is_request=True),
+            self._pump(far_reader, writer, is_request=False),
+        )
         self._writers -= {writer, far_writer}
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_request: bool
+    ) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(65536):
+                is_held = is_request and self._hold_on and self._hold_on in data
+                if is_held and not self._holds_answer:
+                    self._flowing.clear()
                 await self._flowing.wait()
                 writer.write(data)
                 await writer.drain()
+                if is_held and self._holds_answer:
+                    self._flowing.clear()
         writer.close()
 
 

@@ -25,11 +25,13 @@ class Group(Generic[R]):
         callback: The one with the highest number.
         deadline: When the first of them must have its answer; monotonic, in seconds.
         waiters: Who waits for what becomes of it.
+        is_blind: Whether it could not be told if the spool has an older one.
     """
 
     callback: Callback
     deadline: float
     waiters: list["asyncio.Future[R]"] = field(default_factory=list)
+    is_blind: bool = False
 
     def resolve(self, result: R) -> None:
         """Give the result to those who still wait."""

@@ -33,6 +33,7 @@ class Health:
         self.is_wrong_database = False
         self._is_known = False
         self.failures = 0
+        self._refused_logins = 0
         self._probe_at = 0.0
         self._unmatched = 0
         self._has_matched = False
@@ -45,8 +46,14 @@ class Health:
     def failed(self, error: DatabaseUnavailableError) -> None:
         """A write failed for the database's reasons."""
         self.failures += 1
-        backoff = LOGIN_PROBE if isinstance(error, LoginRefusedError) else PROBE
-        self._probe_at = time.monotonic() + backoff.delay(self.failures)
+        if isinstance(error, LoginRefusedError):
+            self._refused_logins += 1
+            if self._refused_logins == 1:  # a cause that a person must mend, not an outage
+                _log.critical("login_refused", reason=str(error))
+            delay = LOGIN_PROBE.delay(self._refused_logins)
+        else:
+            delay = PROBE.delay(self.failures)
+        self._probe_at = time.monotonic() + delay
         if self.is_up or not self._is_known:
             _log.critical(
                 "database_down",
@@ -63,6 +70,7 @@ class Health:
         self._is_known = True
         self.is_up = True
         self.failures = 0
+        self._refused_logins = 0
 
     def matched(self) -> None:
         """A callback met its row."""

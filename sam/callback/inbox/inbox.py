@@ -83,6 +83,7 @@ class Inbox:
             schedule,
             self._recorder,
             time_limit=settings.callback_db_timeout,
+            probe_time_limit=settings.sql_sam_login_timeout + settings.callback_db_timeout,
             unmatched_ttl=settings.callback_unmatched_ttl,
         )
         self._keeps_payload = settings.sql_sam_payload_column is not None
@@ -104,12 +105,12 @@ class Inbox:
 
     async def close(self) -> None:
         """Finish what is under way, within limits, and close all."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(DRAIN_SECONDS):
-                await self._recorder.drain()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_SECONDS):
+                await self._recorder.drain()
         await self._connector.close()
         await self.spool.close()
 

@@ -12,7 +12,11 @@ from sam.callback.inbox.spool import Spool, SpoolUnavailableError
 from sam.callback.inbox.spool_file import Entry, Kind
 from sam.callback.logs import get_logger
 from sam.callback.model import Callback, Outcome
-from sam.callback.storage.errors import PoolExhaustedError
+from sam.callback.storage.errors import (
+    DatabaseTimeoutError,
+    DatabaseUnavailableError,
+    PoolExhaustedError,
+)
 from sam.callback.storage.robots import RobotRepository, Verdict
 
 MIN_SECONDS: Final = 0.05
@@ -21,6 +25,7 @@ MIN_SECONDS: Final = 0.05
 MAX_PASSED_BY: Final = 100_000
 
 NO_ROW_YET: Final = "No row has this deployment yet."
+EXPORT_AND_DROP: Final = "Export dead letters, and drop them: see `sam-callback spool --help`."
 OLDER_IN_SPOOL: Final = "An older callback of the deployment is in the spool."
 
 _log = get_logger(__name__)
@@ -141,7 +146,7 @@ class Recorder:
             _log.error("invalid_body_not_kept", reason=str(error))
             return
         if not stored:
-            _log.critical("dead_letters_full", action="Export and drop some: see `spool --help`.")
+            _log.critical("dead_letters_full", action=EXPORT_AND_DROP)
 
     async def drain(self) -> None:
         """Wait until every callback has its answer."""
@@ -156,7 +161,14 @@ class Recorder:
         started = now()
         to_database, to_spool = await self._route(groups)
         if to_database:
-            to_spool += await self._write(to_database, started, len(groups))
+            try:
+                to_spool += await self._write(to_database, started, len(groups))
+            except Exception as error:  # noqa: BLE001 - a mistake of ours must not lose callbacks
+                _log.exception("write_failed")
+                to_spool += [
+                    _Spooling(group, Kind.QUEUED, f"{type(error).__name__}: a mistake of ours.")
+                    for group in to_database
+                ]
         if to_spool:
             await self._put(to_spool, started, len(groups))
 
@@ -168,15 +180,19 @@ class Recorder:
         latest_start = now() + MIN_SECONDS
         to_database, to_spool = [], []
         for group in groups:
-            if group.callback.deployment_id in in_spool:
+            if in_spool is None:
+                group.is_blind = True
+            elif group.callback.deployment_id in in_spool:
                 to_spool.append(_Spooling(group, Kind.QUEUED, OLDER_IN_SPOOL))
-            elif group.deadline < latest_start:
+                continue
+            if group.deadline < latest_start:
                 to_spool.append(_Spooling(group, Kind.QUEUED, "It waited too long for its turn."))
             else:
                 to_database.append(group)
         return to_database, to_spool
 
-    async def _with_entries(self, groups: list[_Group]) -> set[str]:
+    async def _with_entries(self, groups: list[_Group]) -> set[str] | None:
+        """Return which deployments have an entry, or None if that cannot be told."""
         if not self._spool.may_have_entries:
             return set()
         try:
@@ -184,11 +200,12 @@ class Recorder:
                 [group.callback.deployment_id for group in groups]
             )
         except SpoolUnavailableError:
-            for group in groups:
-                self.passed_by[group.callback.deployment_id] = group.callback.number
-            while len(self.passed_by) > MAX_PASSED_BY:
-                del self.passed_by[next(iter(self.passed_by))]
-            return set()
+            return None
+
+    def _pass_by(self, group: _Group) -> None:
+        self.passed_by[group.callback.deployment_id] = group.callback.number
+        while len(self.passed_by) > MAX_PASSED_BY:
+            del self.passed_by[next(iter(self.passed_by))]
 
     async def _write(
         self, groups: list[_Group], started: float, batch_size: int
@@ -200,14 +217,16 @@ class Recorder:
         if batch.is_committed:
             self._health.committed()
             self.batcher.took(now() - begun, len(groups), self._time_limit)
-        if batch.error and not isinstance(batch.error, PoolExhaustedError):
-            self._health.failed(batch.error)  # the other says nothing of the database
+        if batch.error and self._is_to_blame(batch.error, timeout):
+            self._health.failed(batch.error)
         seconds = now() - started
         to_spool = []
         for group, applied in zip(groups, batch.results, strict=True):
             match applied.verdict:
                 case Verdict.UPDATED | Verdict.SUPERSEDED:
                     self._health.matched()
+                    if group.is_blind:
+                        self._pass_by(group)
                     group.resolve(Recorded(Outcome.UPDATED, "", seconds, batch_size))
                 case Verdict.UNMATCHED:
                     self._health.missed()
@@ -219,6 +238,12 @@ class Recorder:
                 case Verdict.UNKNOWN:
                     to_spool.append(_Spooling(group, Kind.QUEUED, applied.reason))
         return to_spool
+
+    def _is_to_blame(self, error: DatabaseUnavailableError, timeout: float) -> bool:
+        """Whether an error says something of the database, and not only of our own haste."""
+        if isinstance(error, PoolExhaustedError):
+            return False
+        return not isinstance(error, DatabaseTimeoutError) or timeout >= self._time_limit / 2
 
     async def _put(self, spoolings: list[_Spooling], started: float, batch_size: int) -> None:
         """Store in the spool with one fsync; resolve all."""

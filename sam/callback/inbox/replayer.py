@@ -7,7 +7,7 @@ from typing import Final
 
 from sam.callback.inbox.batcher import MAX_BATCH
 from sam.callback.inbox.health import Health
-from sam.callback.inbox.recorder import NO_ROW_YET, Recorder
+from sam.callback.inbox.recorder import EXPORT_AND_DROP, NO_ROW_YET, Recorder
 from sam.callback.inbox.schedule import Schedule
 from sam.callback.inbox.spool import Spool, SpoolUnavailableError
 from sam.callback.inbox.spool_file import LIVE, Entry, Kind
@@ -21,6 +21,9 @@ PROBE_BATCH: Final = 10
 
 POLL_SECONDS: Final = 1.0
 """How often to look for what the command line has changed."""
+
+RETRY_AT_LAST: Final = 8
+"""Failures after which the longest delay is reached."""
 
 _NS = 1_000_000_000
 _DONE = {Verdict.UPDATED, Verdict.SUPERSEDED}
@@ -38,6 +41,7 @@ class Replayer:
         schedule: When entries are tried again.
         recorder: Whose callbacks may not be overtaken.
         time_limit: Seconds for a batch.
+        probe_time_limit: Seconds for a try of a database that is down, connecting included.
         unmatched_ttl: Seconds that an entry may wait for its row, or fail by itself.
     """
 
@@ -50,6 +54,7 @@ class Replayer:
         recorder: Recorder,
         *,
         time_limit: float,
+        probe_time_limit: float,
         unmatched_ttl: float,
     ) -> None:
         self._repository = repository
@@ -58,10 +63,11 @@ class Replayer:
         self._schedule = schedule
         self._recorder = recorder
         self._time_limit = time_limit
+        self._probe_time_limit = probe_time_limit
         self._unmatched_ttl = unmatched_ttl
-        # An age must not jump because somebody sets the clock.
         self._clock_offset = time.time_ns() - time.monotonic_ns()
         self._after = 0
+        self._is_turn_of_queued = False
         self._is_loaded = False
 
     async def run(self) -> None:
@@ -70,14 +76,14 @@ class Replayer:
             try:
                 if not await self.step():
                     await self._wait()
-            except SpoolUnavailableError:
-                await asyncio.sleep(POLL_SECONDS)  # has been logged; the next step tries again
+            except SpoolUnavailableError:  # has been logged; the next step tries again
+                await asyncio.sleep(POLL_SECONDS)
             except Exception:  # noqa: BLE001 - one bad entry must not end the replay of the others
                 _log.exception("replay_failed")
                 await asyncio.sleep(POLL_SECONDS)
 
     async def step(self) -> bool:
-        """Apply one batch of what is due.
+        """Apply one batch of what is due; try the database, if it is down and its time has come.
 
         Returns:
             Whether there was anything to do.
@@ -85,19 +91,36 @@ class Replayer:
         Raises:
             SpoolUnavailableError: If the spool cannot be read or written.
         """
-        if not self._is_loaded:
-            await self._load()
-        if not self._health.is_up and self._health.seconds_to_probe > 0:
+        if self._health.is_up:
+            entries = await self._read(self._recorder.batcher.batch_limit)
+            if entries:
+                await self._apply(entries)
+            return bool(entries)
+        if self._health.seconds_to_probe > 0:
             return False
-        limit = self._recorder.batcher.batch_limit if self._health.is_up else PROBE_BATCH
-        entries = await self._next(limit)
-        if entries:
-            await self._apply(entries)
-            return True
-        if not self._health.is_up:
-            await self._probe()
-            return True
-        return False
+        if await self._can_write():
+            # That no row was met proves little: entries are the better probe, if there are any.
+            try:
+                entries = await self._read(PROBE_BATCH)
+            except SpoolUnavailableError:
+                self._health.committed()
+                raise
+            if entries:
+                await self._apply(entries)
+            else:
+                self._health.committed()
+        return True
+
+    async def _read(self, limit: int) -> list[tuple[Entry, int]]:
+        try:
+            if not self._spool.is_writable:
+                await self._spool.put([])  # is it again?
+            if not self._is_loaded:
+                await self._load()
+            return await self._next(limit)
+        except SpoolUnavailableError:
+            self._is_loaded = False  # something may have been stored that nobody knows of
+            raise
 
     async def _load(self) -> None:
         """Make every entry that waits for its row due: what the last process knew is gone."""
@@ -125,14 +148,13 @@ class Replayer:
 
     async def _next(self, limit: int) -> list[tuple[Entry, int]]:
         """Return entries that may be applied now, and how often each has failed."""
-        if due := self._schedule.take_due(limit):
-            try:
-                entries = [entry for entry in await self._spool.get(due) if entry.kind in LIVE]
-            except SpoolUnavailableError:
-                for number, failures in due.items():
-                    self._schedule.put_off(number, max(1, failures))
-                raise
-        else:
+        # In turns, so that neither kind waits behind a flood of the other.
+        self._is_turn_of_queued = not self._is_turn_of_queued
+        entries = await self._next_queued(limit) if self._is_turn_of_queued else []
+        due = {} if entries else self._schedule.take_due(limit)
+        if due:
+            entries = [entry for entry in await self._spool.get(due) if entry.kind in LIVE]
+        elif not entries:
             entries = await self._next_queued(limit)
         ready = []
         for entry in entries:
@@ -192,20 +214,16 @@ class Replayer:
                 self._schedule.put_off(entry.number, failures + 1)
             elif kind is Kind.UNMATCHED:
                 self._schedule.make_due(entry.number)
-        await self._spool.settle(
+        not_moved = await self._spool.settle(
             [entry.number for entry in done],
             [(entry.number, kind, reason) for entry, kind, reason in moved],
         )
-        for entry in done:
-            _log.info("replayed", deployment_id=entry.deployment_id, status=entry.status)
-        for entry, kind, reason in moved:
-            if kind is Kind.DEAD_LETTER:
-                _log.error(
-                    "dead_letter",
-                    deployment_id=entry.deployment_id,
-                    status=entry.status,
-                    reason=reason,
-                )
+        if not_moved:
+            _log.critical("dead_letters_full", action=EXPORT_AND_DROP)
+            moved = [each for each in moved if each[0].number not in not_moved]
+        for number in not_moved:
+            self._schedule.put_off(number, RETRY_AT_LAST)
+        _tell(done, [(e, reason) for e, kind, reason in moved if kind is Kind.DEAD_LETTER])
 
     def _kind_after(self, entry: Entry, applied: Applied) -> tuple[Kind, str]:
         if applied.verdict is Verdict.REFUSED:
@@ -219,22 +237,33 @@ class Replayer:
             return Kind.UNMATCHED, NO_ROW_YET
         return entry.kind, ""
 
-    async def _probe(self) -> None:
+    async def _can_write(self) -> bool:
+        """Commit a write that meets no row; a new connection may be slow to make."""
         try:
-            await self._repository.probe(timeout=self._time_limit)
+            await self._repository.probe(timeout=self._probe_time_limit)
         except PoolExhaustedError:
-            return
+            return False
         except DatabaseUnavailableError as error:
             self._health.failed(error)
-        else:
-            self._health.committed()
+            return False
+        return True
 
     def _is_passed_by(self, entry: Entry) -> bool:
         return self._recorder.passed_by.get(entry.deployment_id or "", 0) > entry.number
 
     def _is_expired(self, entry: Entry) -> bool:
-        age = time.monotonic_ns() + self._clock_offset - entry.number
-        return age > self._unmatched_ttl * _NS
+        # By the clock that says less: a clock that is set must not end anybody's wait.
+        now = min(time.time_ns(), time.monotonic_ns() + self._clock_offset)
+        return now - entry.number > self._unmatched_ttl * _NS
+
+
+def _tell(applied: list[Entry], dead: list[tuple[Entry, str]]) -> None:
+    for entry in applied:
+        _log.info("replayed", deployment_id=entry.deployment_id, status=entry.status)
+    for entry, reason in dead:
+        _log.error(
+            "dead_letter", deployment_id=entry.deployment_id, status=entry.status, reason=reason
+        )
 
 
 def _callback(entry: Entry) -> Callback:

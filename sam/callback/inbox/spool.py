@@ -6,8 +6,10 @@ The command line may edit rows beside the owner, in transactions, and needs no l
 
 import asyncio
 import contextlib
+import math
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Concatenate, Final, ParamSpec, TypeVar
@@ -22,6 +24,10 @@ from sam.callback.threads import DaemonThreadPool
 
 IO_SECONDS: Final = 5
 """How long the disk may take. What is not safe by then is not acknowledged."""
+
+CLOSE_SECONDS: Final = 2
+LOOK_UP_SECONDS: Final = 0.5
+LOOK_UP_PAUSE_SECONDS: Final = 1.0
 
 _CORRUPT = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _VOLATILE = {"tmpfs", "ramfs", "devtmpfs"}
@@ -55,6 +61,8 @@ class Spool:
         """As of the last call."""
         self._numbering = numbering
         self._is_failing = False
+        self._is_full = False
+        self._failed_at = -math.inf
         self._was_read = False
         self._max_bytes = max_bytes
         self._lock = FileLock(f"{path}.lock", mode=0o600, thread_local=False)
@@ -71,7 +79,7 @@ class Spool:
     async def close(self) -> None:
         """Close the file, and give up its ownership."""
         with contextlib.suppress(SpoolUnavailableError, TimeoutError):
-            async with asyncio.timeout(IO_SECONDS):
+            async with asyncio.timeout(CLOSE_SECONDS):
                 await asyncio.wrap_future(self._thread.submit(self._close))
         self._thread.shutdown()
 
@@ -96,25 +104,34 @@ class Spool:
             SpoolUnavailableError: If they may not be safe.
         """
         stored = await self._do(SpoolFile.put, entries, self._numbering.last)
-        self._written()
+        self._written(shows_room=bool(entries))
         return stored
 
-    async def settle(self, done: Iterable[int], moved: Iterable[tuple[int, Kind, str]]) -> None:
+    async def settle(
+        self, done: Sequence[int], moved: Sequence[tuple[int, Kind, str]]
+    ) -> list[int]:
         """Delete and move entries; as `SpoolFile.settle`.
 
         Raises:
             SpoolUnavailableError: If it may not have been done.
         """
-        await self._do(SpoolFile.settle, done, moved)
-        self._written()
+        not_moved = await self._do(SpoolFile.settle, done, moved)
+        self._written(shows_room=bool(done))
+        return not_moved
 
     async def with_entries(self, deployment_ids: Collection[str]) -> set[str]:
         """Return those of the deployments that have an entry.
 
+        Callbacks for a healthy database wait for this: it gives up soon, and for a second it does
+        not try again.
+
         Raises:
             SpoolUnavailableError: If the spool cannot be read.
         """
-        return await self._do(SpoolFile.with_entries, deployment_ids)
+        if time.monotonic() - self._failed_at < LOOK_UP_PAUSE_SECONDS:
+            raise SpoolUnavailableError("It failed a moment ago.")
+        async with self._limit(LOOK_UP_SECONDS):
+            return await self._do(SpoolFile.with_entries, deployment_ids)
 
     async def page(self, kind: Kind, *, after: int, limit: int) -> list[Entry]:
         """Return entries of a kind; as `SpoolFile.page`.
@@ -139,40 +156,55 @@ class Spool:
             if self._file is not None and self._file.has_moved():
                 _log.critical("spool_moved", path=str(self.path), action="A new one is begun.")
                 self._let_go()
-            if self._file is None:
-                self._file = self._open()
-            result = call(self._file, *args, **kwargs)
-            return result, self._file.totals()
+            try:
+                if self._file is None:
+                    self._file = self._open()
+                result = call(self._file, *args, **kwargs)
+                return result, self._file.totals()
+            except sqlite3.Error as error:
+                self._recover(error)  # before the next call may use what is broken
+                raise
 
         try:
-            async with asyncio.timeout(IO_SECONDS):
+            async with self._limit(IO_SECONDS):
                 result, self.totals = await asyncio.wrap_future(self._thread.submit(on_thread))
-        except Timeout:  # the lock's own, and a TimeoutError too
+        except Timeout:  # the lock's own
             raise self._failed(
                 "Another process owns the spool. Each instance needs a CALLBACK_SPOOL_PATH of its "
                 "own; after a restart, the one before may still be ending."
             ) from None
-        except TimeoutError:
-            raise self._failed(f"The disk did not answer within {IO_SECONDS} s.") from None
         except sqlite3.Error as error:
-            await asyncio.wrap_future(self._thread.submit(self._recover, error))
+            self._is_full = _code(error) == sqlite3.SQLITE_FULL
             raise self._failed(f"SQLite says: {error}.") from error
         except OSError as error:
             raise self._failed(f"The system says: {error}.") from error
         self._was_read = True
         return result
 
+    @contextlib.asynccontextmanager
+    async def _limit(self, seconds: float) -> AsyncIterator[None]:
+        deadline = asyncio.get_running_loop().time() + seconds
+        try:
+            async with asyncio.timeout_at(deadline):
+                yield
+        except Timeout:
+            raise
+        except TimeoutError:
+            # The thread may still do it: what is there is not known until a later call succeeds.
+            raise self._failed(f"The disk did not answer within {seconds:g} s.") from None
+
     def _open(self) -> SpoolFile:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        if not self._lock.is_locked:  # it counts how often it was taken
-            self._lock.acquire(blocking=False)
+        # It counts how often it was taken, and its file may have gone with the spool's.
+        self._lock.release(force=True)
+        self._lock.acquire(blocking=False)
         file = SpoolFile(self.path, self._max_bytes)
         self._numbering.continue_after(file.last_number())
         return file
 
     def _close(self) -> None:
         self._let_go()
-        self._lock.release()
+        self._lock.release(force=True)
 
     def _let_go(self) -> None:
         if self._file is not None:
@@ -187,10 +219,10 @@ class Spool:
         one that all is well: nothing of the old handle is believed. A file that SQLite calls
         corrupt is set aside, with what belongs to it.
         """
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL:
+        if _code(error) == sqlite3.SQLITE_FULL:
             return  # nothing is wrong with what is there
         self._let_go()
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _CORRUPT and self._lock.is_locked:
+        if _code(error) in _CORRUPT and self._lock.is_locked:
             stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
             for suffix in ("", "-wal", "-shm"):
                 damaged = Path(f"{self.path}{suffix}")
@@ -203,7 +235,10 @@ class Spool:
                 action="A new spool was begun. Recover what is left: sqlite3 FILE .recover",
             )
 
-    def _written(self) -> None:
+    def _written(self, *, shows_room: bool) -> None:
+        if self._is_full and not shows_room:
+            return
+        self._is_full = False
         if self._is_failing:
             _log.info("spool_available", path=str(self.path))
         self._is_failing = False
@@ -213,8 +248,15 @@ class Spool:
         if not self._is_failing:
             _log.critical("spool_unavailable", path=str(self.path), reason=reason)
         self._is_failing = True
+        self._was_read = False
+        self._failed_at = time.monotonic()
         self.is_writable = False
         return SpoolUnavailableError(reason)
+
+
+def _code(error: sqlite3.Error) -> int:
+    """Return SQLite's primary result code."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
 def _warn_of_file_system(path: Path) -> None:

@@ -176,7 +176,7 @@ class SpoolFile:
             For each whether it is safe; False only where dead letters have used up their share.
         """
         with self._transaction():
-            room = self._max_dead_bytes - sum(self.totals()[kind].bytes for kind in DEAD)
+            room = self._room_for_dead()
             stored = []
             for entry in entries:
                 if entry.kind in DEAD:
@@ -202,21 +202,30 @@ class SpoolFile:
             )
             return stored
 
-    def settle(self, done: Iterable[int], moved: Iterable[tuple[int, Kind, str]]) -> None:
+    def settle(self, done: Iterable[int], moved: Iterable[tuple[int, Kind, str]]) -> list[int]:
         """Delete entries, and move others to another kind, with one fsync.
 
         Args:
             done: Numbers of entries to delete. One that was replaced has another number, and stays.
             moved: Numbers, with the new kind and the reason.
+
+        Returns:
+            The numbers that were not moved, as dead letters have used up their share.
         """
         with self._transaction():
             self._connection.executemany(
                 "DELETE FROM entries WHERE number = ?", [(number,) for number in done]
             )
-            self._connection.executemany(
-                "UPDATE entries SET kind = ?, reason = ? WHERE number = ?",
-                [(kind, reason, number) for number, kind, reason in moved],
-            )
+            not_moved = []
+            for number, kind, reason in moved:
+                if kind in DEAD and self._room_for_dead() < 0:
+                    not_moved.append(number)
+                    continue
+                self._connection.execute(
+                    "UPDATE entries SET kind = ?, reason = ? WHERE number = ?",
+                    (kind, reason, number),
+                )
+            return not_moved
 
     def with_entries(self, deployment_ids: Collection[str]) -> set[str]:
         """Return those of the deployments that have an entry."""
@@ -248,6 +257,10 @@ class SpoolFile:
             for kind, entries, size in self._connection.execute("SELECT * FROM totals")
         }
         return {kind: found.get(kind, Total()) for kind in Kind}
+
+    def _room_for_dead(self) -> int:
+        totals = self.totals()
+        return self._max_dead_bytes - sum(totals[kind].bytes for kind in DEAD)
 
     def last_number(self) -> int:
         """Return the highest number that is known here."""

@@ -36,7 +36,7 @@ from sam.callback.threads import DaemonThreadPool
 MAX_IDLE_SECONDS: Final = 180
 """A connection idle for longer is not used again: firewalls forget a silent one in 240 s or so."""
 
-LOCK_TIMEOUT_SHARE: Final = 0.5
+LOCK_TIMEOUT_SHARE: Final = 0.25
 """The lock time-out as a share of CALLBACK_DB_TIMEOUT, so that the other rows have time left."""
 
 CLOSE_SECONDS: Final = 1
@@ -80,7 +80,9 @@ class DatabaseConnector:
             dsn=self._connection_string.text,
             minsize=0,
             maxsize=self.size,
-            pool_recycle=MAX_IDLE_SECONDS,
+            # Its own recycling drops whatever comes back while it closes another (aioodbc 0.5),
+            # and counts from a connection's making, not from its last use.
+            pool_recycle=-1,
             executor=self._threads,
             timeout=math.ceil(self._login_timeout),
             autocommit=False,
@@ -124,7 +126,7 @@ class DatabaseConnector:
                 f"All {self.size} connections to the database were busy for too long."
             ) from None
         try:
-            connection = await self._acquire(deadline)
+            connection = await self._acquire_trusted(deadline)
             is_fresh = not isinstance(connection._conn, Session)  # noqa: SLF001 - see above
             try:
                 return await self._run_on(connection, work, deadline)
@@ -136,6 +138,17 @@ class DatabaseConnector:
             return await self._run_on(await self._acquire(deadline), work, deadline)
         finally:
             self._slots.release()
+
+    async def _acquire_trusted(self, deadline: float) -> aioodbc.Connection:
+        """Acquire a connection that has not been idle for too long."""
+        while True:
+            connection = await self._acquire(deadline)
+            opened = connection._conn  # noqa: SLF001 - see above
+            if not isinstance(opened, Session) or opened.idle_seconds <= MAX_IDLE_SECONDS:
+                return connection
+            self._threads.submit(close, opened)
+            connection._conn = None  # noqa: SLF001 - see above
+            await self._release(connection)
 
     async def _acquire(self, deadline: float) -> aioodbc.Connection:
         if self._pool is None:

@@ -148,6 +148,11 @@ _SQLSTATE = {
     "IM": ErrorClass.DATABASE,  # driver manager
 }
 
+_FIRST_USER_ERROR = 50_000  # RAISERROR and THROW, say in a trigger; all with SQLSTATE 42000
+_ROW_LEVEL_SECURITY = (
+    "violates row-level security policy"  # PostgreSQL: 42501, like a missing GRANT
+)
+
 # What psqlODBC tells with a bare HY000.
 _CONNECTION_LOST = re.compile(
     r"connection has been lost|could not (?:send|receive)|server closed the connection"
@@ -184,6 +189,10 @@ def classify(error: pyodbc.Error, dialect: Dialect) -> ErrorClass:
     stand in it, the one that harms the fewest callbacks wins.
     """
     numbers = set(native_numbers_of(error))
+    if dialect is dialects.SQL_SERVER and any(number >= _FIRST_USER_ERROR for number in numbers):
+        return ErrorClass.UNKNOWN
+    if _ROW_LEVEL_SECURITY in str(error.args[-1]):
+        return ErrorClass.ROW_FAULT
     for error_class in _RANK:
         if numbers & _NATIVE.get(dialect, {}).get(error_class, set()):
             return error_class

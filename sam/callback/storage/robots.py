@@ -3,20 +3,25 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 import pyodbc
 
 from sam.callback.model import Callback
 from sam.callback.settings import Settings
 from sam.callback.storage.connector import DatabaseConnector
-from sam.callback.storage.dialects import Dialect
+from sam.callback.storage.dialects import SQLITE, Dialect
 from sam.callback.storage.errors import (
     DatabaseUnavailableError,
     ErrorClass,
     classify,
     describe,
+    is_connection_lost,
 )
 from sam.callback.storage.session import Transaction
+
+MAX_SUSPECTED: Final = 2
+"""So many rows of a batch may meet what looks like an outage, and still be to blame themselves."""
 
 
 class Verdict(StrEnum):
@@ -119,14 +124,7 @@ class RobotRepository:
         """
 
         def work(transaction: Transaction) -> None:
-            dialect = transaction.dialect
-            assignments = ", ".join(
-                f"{dialect.quote(name)} = {dialect.quote(name)}" for name in self._assigned
-            )
-            transaction.cursor.execute(
-                f"UPDATE {dialect.quote(self._table)} SET {assignments} "  # noqa: S608 - checked, quoted
-                f"WHERE {dialect.quote(self._key)} IS NULL AND 1 = 0"
-            )
+            transaction.cursor.execute(self._probe_statement(transaction.dialect))
             transaction.commit()
 
         await self._connector.run(work, timeout=timeout)
@@ -144,6 +142,7 @@ class RobotRepository:
         """
         statement = self._update_statement(transaction.dialect)
         remaining = list(callbacks)
+        suspected = 0
         while remaining:
             done: dict[int, Applied] = {}
             failing: Callback | None = None
@@ -153,29 +152,40 @@ class RobotRepository:
                 failing = remaining[0] if len(remaining) == 1 else None
                 transaction.commit()
             except pyodbc.Error as error:
-                verdict = self._verdict(error, transaction)
+                error_class = classify(error, transaction.dialect)
                 transaction.rollback()
+                if error_class is ErrorClass.DATABASE:
+                    suspected += 1
+                    if suspected > MAX_SUSPECTED or not self._is_row_to_blame(transaction, error):
+                        raise
                 if failing is None:  # the COMMIT failed, and does not say for whom
                     for callback in remaining:
                         self._apply(transaction, [callback], results)
                     return
+                refused = error_class is ErrorClass.ROW_FAULT
+                verdict = Verdict.REFUSED if refused else Verdict.FAILED
+                transaction.is_suspect |= error_class is ErrorClass.UNKNOWN
                 results[failing.number] = Applied(verdict, describe(error))
                 remaining.remove(failing)
             else:
                 results.update(done)
                 return
 
-    def _verdict(self, error: pyodbc.Error, transaction: Transaction) -> Verdict:
-        match classify(error, transaction.dialect):
-            case ErrorClass.DATABASE:
-                raise error
-            case ErrorClass.ROW_FAULT:
-                return Verdict.REFUSED
-            case ErrorClass.ROW_LUCK:
-                return Verdict.FAILED
-            case ErrorClass.UNKNOWN:
-                transaction.is_suspect = True
-                return Verdict.FAILED
+    def _is_row_to_blame(self, transaction: Transaction, error: pyodbc.Error) -> bool:
+        """Whether an error that looks like the database's own is met by one row alone.
+
+        A trigger or a policy can say of one row what is otherwise said of a table, such as that it
+        is missing or that a permission is.
+        """
+        if transaction.dialect is SQLITE or is_connection_lost(error):
+            return False
+        try:
+            transaction.cursor.execute(self._probe_statement(transaction.dialect))
+        except pyodbc.Error:
+            return False
+        finally:
+            transaction.rollback()
+        return True
 
     def _update(self, transaction: Transaction, statement: str, callback: Callback) -> Applied:
         cursor = transaction.cursor
@@ -214,6 +224,15 @@ class RobotRepository:
             return statement
         finished = dialect.quote(self._finished)
         return f"{statement} AND ({finished} IS NULL OR {finished} <= ?)"
+
+    def _probe_statement(self, dialect: Dialect) -> str:
+        assignments = ", ".join(
+            f"{dialect.quote(name)} = {dialect.quote(name)}" for name in self._assigned
+        )
+        return (
+            f"UPDATE {dialect.quote(self._table)} SET {assignments} "  # noqa: S608 - checked, quoted
+            f"WHERE {dialect.quote(self._key)} IS NULL AND 1 = 0"
+        )
 
     def _read_statement(self, dialect: Dialect) -> str:
         return (

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import time
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -32,6 +33,7 @@ class Session:
         self.connection = connection
         self.dialect = dialect_of(connection)
         self.cursor = connection.cursor()
+        self._last_used = time.monotonic()
         try:
             self._set_up(lock_timeout)
         except BaseException:
@@ -44,13 +46,22 @@ class Session:
             self.cursor.execute(statement.format(lock_timeout_ms=lock_timeout_ms))
         self.connection.commit()
         if self.dialect.has_query_timeout:
-            self.connection.timeout = math.ceil(lock_timeout * 2)
+            self.connection.timeout = math.ceil(lock_timeout * 4)
 
     @property
     def closed(self) -> bool:
         """Whether the connection is closed."""
         is_closed: bool = self.connection.closed
         return is_closed
+
+    @property
+    def idle_seconds(self) -> float:
+        """How long ago it was last used."""
+        return time.monotonic() - self._last_used
+
+    def used(self) -> None:
+        """Note that it was used now."""
+        self._last_used = time.monotonic()
 
     def close(self) -> None:
         """Close the cursor, then the connection; open work is rolled back.
@@ -132,6 +143,7 @@ def work_on(
             result = work(transaction)
         finally:
             transaction.rollback()
+        session.used()
         if transaction.is_suspect:
             close(session)
     except BaseException as error:

@@ -1,0 +1,160 @@
+"""While the disk hangs or the spool cannot be read, callbacks go on into a healthy database.
+
+And what the spool then turns out to hold never overwrites what went past it.
+"""
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from pathlib import Path
+
+import pytest
+
+from sam.callback.inbox import spool as spool_module
+from sam.callback.inbox.inbox import Inbox, Readiness
+from sam.callback.inbox.recorder import NotSafeError
+from sam.callback.settings import Settings
+from tests.support.databases import SqliteDatabase
+
+OpenInbox = Callable[..., AbstractAsyncContextManager[Inbox]]
+
+
+@pytest.fixture
+def open_inbox(
+    sqlite_database: SqliteDatabase, settings_for: Callable[..., Settings], tmp_path: Path
+) -> OpenInbox:
+    @asynccontextmanager
+    async def open_it(*, replay: bool = False) -> AsyncIterator[Inbox]:
+        inbox = Inbox(
+            settings_for(sqlite_database, callback_spool_path=tmp_path / "spool/spool.db")
+        )
+        await inbox.open(replay=replay)
+        try:
+            yield inbox
+        finally:
+            await inbox.close()
+
+    return open_it
+
+
+@contextmanager
+def hung_disk(inbox: Inbox) -> Iterator[None]:
+    """The spool's thread waits, as in a system call that does not return."""
+    goes_on = threading.Event()
+    inbox.spool._thread.submit(goes_on.wait, 30)  # noqa: SLF001 - where the disk is
+    try:
+        yield
+    finally:
+        goes_on.set()
+
+
+async def outcome(inbox: Inbox, status: str, deployment_id: str = "d-1") -> str:
+    return (await inbox.record(deployment_id, status, b"{}")).outcome
+
+
+async def replay_all(inbox: Inbox) -> None:
+    async with asyncio.timeout(10):
+        while await inbox.replayer.step():
+            pass
+
+
+async def test_a_hung_disk_delays_callbacks_by_its_look_up_once_a_second(
+    open_inbox: OpenInbox, sqlite_database: SqliteDatabase
+) -> None:
+    async with open_inbox() as inbox:
+        assert await outcome(inbox, "EARLY", "stranger") == "unmatched"
+        with hung_disk(inbox):
+            started = time.monotonic()
+            for number in range(5):
+                assert await outcome(inbox, f"S{number}") == "updated"
+            assert time.monotonic() - started < 2
+    assert sqlite_database.statuses() == {"d-1": "S4"}
+
+
+async def test_a_put_that_timed_out_and_was_stored_after_all_reverses_nothing(
+    open_inbox: OpenInbox, sqlite_database: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool_module, "IO_SECONDS", 0.2)
+    async with open_inbox() as inbox:
+        sqlite_database.execute("ALTER TABLE robots RENAME TO away")
+        with hung_disk(inbox), pytest.raises(NotSafeError):
+            await outcome(inbox, "OLD")
+        sqlite_database.execute("ALTER TABLE away RENAME TO robots")
+        await asyncio.sleep(inbox.health.seconds_to_probe + spool_module.LOOK_UP_PAUSE_SECONDS)
+        inbox.health.committed()
+        await outcome(inbox, "NEW")
+        await replay_all(inbox)
+    assert sqlite_database.statuses() == {"d-1": "NEW"}
+
+
+async def test_an_entry_that_could_not_be_seen_does_not_overwrite_what_went_past_it(
+    open_inbox: OpenInbox, sqlite_database: SqliteDatabase
+) -> None:
+    async with open_inbox() as inbox:
+        sqlite_database.execute("ALTER TABLE robots RENAME TO away")
+        assert await outcome(inbox, "OLD") == "queued"
+        sqlite_database.execute("ALTER TABLE away RENAME TO robots")
+        inbox.health.committed()
+        with hung_disk(inbox):
+            assert await outcome(inbox, "NEW") == "updated"
+        await replay_all(inbox)
+        assert inbox.spool.counts()["queued"] == 0
+    assert sqlite_database.statuses() == {"d-1": "NEW"}
+
+
+async def test_an_entry_is_not_dropped_for_a_callback_that_failed(
+    open_inbox: OpenInbox, sqlite_database: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool_module, "IO_SECONDS", 0.2)
+    async with open_inbox() as inbox:
+        sqlite_database.execute("ALTER TABLE robots RENAME TO away")
+        assert await outcome(inbox, "OLD") == "queued"
+        inbox.health.committed()  # as if it were up: the next one is tried, and fails
+        with hung_disk(inbox), pytest.raises(NotSafeError):
+            await outcome(inbox, "NEW")
+        sqlite_database.execute("ALTER TABLE away RENAME TO robots")
+        await asyncio.sleep(inbox.health.seconds_to_probe)
+        await replay_all(inbox)
+    assert sqlite_database.statuses()["d-1"] in {"OLD", "NEW"}
+
+
+async def test_a_spool_that_is_gone_does_not_keep_the_database_down(
+    open_inbox: OpenInbox, sqlite_database: SqliteDatabase, tmp_path: Path
+) -> None:
+    async with open_inbox(replay=True) as inbox:
+        (tmp_path / "spool").rename(tmp_path / "away")
+        (tmp_path / "spool").write_text("not a directory")
+        sqlite_database.execute("ALTER TABLE robots RENAME TO away")
+        with pytest.raises(NotSafeError):
+            await outcome(inbox, "LOST")
+        assert inbox.state().readiness is Readiness.UNAVAILABLE
+        sqlite_database.execute("ALTER TABLE away RENAME TO robots")
+        async with asyncio.timeout(10):
+            while not inbox.health.is_up:
+                await asyncio.sleep(0.02)
+        assert await outcome(inbox, "KEPT") == "updated"
+        assert inbox.state().readiness is Readiness.DEGRADED
+
+        (tmp_path / "spool").unlink()
+        async with asyncio.timeout(10):
+            while not inbox.spool.is_writable:
+                await asyncio.sleep(0.02)
+        assert inbox.state().readiness is Readiness.OK
+
+
+async def test_unmatched_entries_are_not_forgotten_when_the_spool_fails_meanwhile(
+    open_inbox: OpenInbox, sqlite_database: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool_module, "IO_SECONDS", 0.2)
+    async with open_inbox(replay=True) as inbox:
+        assert await outcome(inbox, "EARLY", "d-2") == "unmatched"
+        with hung_disk(inbox):
+            async with asyncio.timeout(10):
+                while inbox.spool.is_writable:  # the replayer has run into it
+                    await asyncio.sleep(0.02)
+        sqlite_database.add_robots(["d-2"])
+        async with asyncio.timeout(20):
+            while sqlite_database.statuses()["d-2"] != "EARLY":
+                await asyncio.sleep(0.02)
