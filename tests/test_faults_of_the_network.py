@@ -126,7 +126,7 @@ def test_nothing_is_refused_and_nothing_lost(
 
 def test_silence_of_30_s(proxy: Proxy, service: Service, database: PostgresDatabase) -> None:
     spool = service.directory / "var/callback-spool.db"
-    with Load(service.url, DEPLOYMENTS, connections=64, pause=0.02) as load:
+    with Load(service.url, DEPLOYMENTS, connections=64, pause=0.2) as load:
         load.wait_for(200)
         proxy.fall_silent()
         silent_since = time.monotonic()
