@@ -4,10 +4,11 @@ And what the spool then turns out to hold never overwrites what went past it.
 """
 
 import asyncio
+import sqlite3
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from sam.callback.inbox.inbox import Inbox, Readiness
 from sam.callback.inbox.recorder import NotSafeError
 from sam.callback.settings import Settings
 from tests.support.databases import SqliteDatabase
+from tests.support.load import spooled
 
 OpenInbox = Callable[..., AbstractAsyncContextManager[Inbox]]
 
@@ -50,6 +52,15 @@ def hung_disk(inbox: Inbox) -> Iterator[None]:
         goes_on.set()
 
 
+@contextmanager
+def slow_disk(inbox: Inbox) -> Iterator[None]:
+    """What is being written takes until the end, and then succeeds."""
+    with closing(sqlite3.connect(inbox.spool.path)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        yield
+        other.rollback()
+
+
 async def outcome(inbox: Inbox, status: str, deployment_id: str = "d-1") -> str:
     return (await inbox.record(deployment_id, status, b"{}")).outcome
 
@@ -79,12 +90,13 @@ async def test_a_put_that_timed_out_and_was_stored_after_all_reverses_nothing(
     monkeypatch.setattr(spool_module, "IO_SECONDS", 0.2)
     async with open_inbox() as inbox:
         sqlite_database.execute("ALTER TABLE robots RENAME TO away")
-        with hung_disk(inbox), pytest.raises(NotSafeError):
+        with slow_disk(inbox), pytest.raises(NotSafeError):
             await outcome(inbox, "OLD")
         sqlite_database.execute("ALTER TABLE away RENAME TO robots")
         await asyncio.sleep(inbox.health.seconds_to_probe + spool_module.LOOK_UP_PAUSE_SECONDS)
         inbox.health.committed()
         await outcome(inbox, "NEW")
+        assert spooled(inbox.spool.path)["d-1"] in {("queued", "OLD"), ("queued", "NEW")}
         await replay_all(inbox)
     assert sqlite_database.statuses() == {"d-1": "NEW"}
 

@@ -184,6 +184,8 @@ async def test_an_open_transaction_is_not_committed_by_the_next_user(
 
     async with open_connector(sql_sam_pool_max=1) as connector:
         await connector.run(forget_to_commit, timeout=5)
+        await connector.run(lambda transaction: transaction.commit(), timeout=5)
+        assert postgres_database.statuses() == {"d-1": "RUNNING"}
         with pytest.raises(LookupError):
             await connector.run(fail, timeout=5)
         await connector.run(lambda transaction: transaction.commit(), timeout=5)

@@ -1,0 +1,79 @@
+"""/ready: 200 while callbacks can be made safe, 503 while they cannot or the service is ending."""
+
+import signal
+import sys
+import time
+from collections.abc import Callable
+
+import httpx
+import pytest
+
+from tests.support.callbacks import body
+from tests.support.conditions import eventually
+from tests.support.databases import SqliteDatabase
+from tests.support.service import Service
+
+
+def ready(service: Service) -> tuple[int, str]:
+    response = httpx.get(service.url + "/ready")
+    return response.status_code, response.json()["status"]
+
+
+def test_it_tells_what_the_spool_holds(service: Service) -> None:
+    service.wait_for_event("database_up")
+    service.post(b"{")
+    service.post(body("stranger"))
+    answer = httpx.get(service.url + "/ready").json()
+    assert answer["status"] == "ok"
+    assert answer["database"] == "up"
+    spool = answer["spool"]
+    assert spool.pop("bytes") > 0
+    assert spool == {
+        "queued": 0,
+        "unmatched": 1,
+        "dead_letter": 0,
+        "invalid": 1,
+        "writable": True,
+    }
+    assert httpx.head(service.url + "/ready").status_code == 200
+
+
+def test_one_of_database_and_spool_is_enough(
+    service: Service, sqlite_database: SqliteDatabase
+) -> None:
+    service.wait_for_event("database_up")
+    assert ready(service) == (200, "ok")
+    sqlite_database.execute("ALTER TABLE robots RENAME TO away")
+    service.post(body())
+    assert ready(service) == (200, "degraded")
+    sqlite_database.execute("ALTER TABLE away RENAME TO robots")
+    eventually(lambda: ready(service) == (200, "ok"))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM to catch")
+def test_while_draining_it_sends_traffic_elsewhere_and_callbacks_are_still_taken(
+    start_service: Callable[..., Service], sqlite_database: SqliteDatabase
+) -> None:
+    service = start_service(
+        SQL_SAM_CONNECTION_STRING=sqlite_database.connection_string, CALLBACK_DRAIN_SECONDS="2"
+    )
+    service.wait_for_event("database_up")
+    told = time.monotonic()
+    service.send_signal(signal.SIGTERM)
+    eventually(lambda: ready(service) == (503, "draining"))
+    assert service.post(body("d-1", "LATE")).json()["outcome"] == "updated"
+    service.wait_for_event("Shutting down")
+    assert time.monotonic() - told >= 2
+    assert service.stop() == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM to catch")
+def test_a_second_signal_ends_the_wait(
+    start_service: Callable[..., Service], sqlite_database: SqliteDatabase
+) -> None:
+    service = start_service(
+        SQL_SAM_CONNECTION_STRING=sqlite_database.connection_string, CALLBACK_DRAIN_SECONDS="60"
+    )
+    service.send_signal(signal.SIGTERM)
+    eventually(lambda: ready(service) == (503, "draining"))
+    assert service.stop() == 0
