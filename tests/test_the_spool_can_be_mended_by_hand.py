@@ -9,7 +9,8 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from sam.callback.inbox.spool_file import Entry, Kind, SpoolFile
+from sam.callback.inbox.entries import Entry, Kind
+from sam.callback.inbox.spool_file import SpoolFile
 from tests.support.callbacks import body
 from tests.support.conditions import eventually
 from tests.support.databases import SqliteDatabase

@@ -1,7 +1,6 @@
 """Rule 8: what the spool says is stored survives; what it cannot store it says so at once."""
 
 import multiprocessing
-import os
 import signal
 import sqlite3
 import stat
@@ -10,12 +9,16 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from multiprocessing.synchronize import Event
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 
+from sam.callback.inbox import spool as spool_module
+from sam.callback.inbox.entries import Entry, Kind
 from sam.callback.inbox.numbering import Numbering
 from sam.callback.inbox.spool import Spool, SpoolUnavailableError
-from sam.callback.inbox.spool_file import DEAD_LETTER_SHARE, Entry, Kind, SpoolFile
+from sam.callback.inbox.spool_file import DEAD_LETTER_SHARE, SpoolFile
 
 MIB = 2**20
 OpenSpool = Callable[..., AbstractAsyncContextManager[Spool]]
@@ -148,8 +151,7 @@ async def test_one_process_owns_it_until_it_dies(open_spool: OpenSpool, path: Pa
             with pytest.raises(SpoolUnavailableError, match="Another process"):
                 await spool.put([entry(1)])
             assert spool.may_have_entries  # nobody knows what is in it
-            assert owner.pid
-            os.kill(owner.pid, signal.SIGKILL)
+            owner.kill()
             owner.join()
             assert await spool.put([entry(1)]) == [True]
             assert spool.is_writable
@@ -270,3 +272,26 @@ async def test_the_command_line_may_edit_rows_beside_the_owner(
         beside.close()
         assert [e.number for e in await queued(spool)] == [2]
         assert spool.counts()["queued"] == 1
+
+
+async def test_a_file_system_that_forgets_or_has_no_locks_is_warned_of(
+    open_spool: OpenSpool, monkeypatch: pytest.MonkeyPatch, path: Path
+) -> None:
+    warnings: list[tuple[str, str]] = []
+
+    class Log:
+        def critical(self, event: str, **fields: str) -> None:
+            warnings.append((event, fields["file_system"]))
+
+        def info(self, event: str, **fields: object) -> None: ...
+
+    monkeypatch.setattr(spool_module, "_log", Log())
+    for file_system in ("ext4", "tmpfs", "nfs4"):
+        partitions = [
+            SimpleNamespace(mountpoint="/", fstype="ext4"),
+            SimpleNamespace(mountpoint=str(path.parent), fstype=file_system),
+        ]
+        monkeypatch.setattr(psutil, "disk_partitions", lambda all: partitions)  # noqa: A006, ARG005, B023
+        async with open_spool():
+            pass
+    assert warnings == [("spool_in_memory", "tmpfs"), ("spool_on_network", "nfs4")]

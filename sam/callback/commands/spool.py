@@ -16,7 +16,8 @@ from rich.progress import Progress
 from rich.table import Table
 
 from sam.callback import logs
-from sam.callback.inbox.spool_file import Entry, Kind, SpoolFile
+from sam.callback.inbox.entries import Entry, Kind
+from sam.callback.inbox.spool_file import SpoolFile
 from sam.callback.model import received_at
 from sam.callback.settings import (
     LogFormat,

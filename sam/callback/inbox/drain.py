@@ -5,9 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from sam.callback.inbox.entries import LIVE
 from sam.callback.inbox.inbox import Inbox
 from sam.callback.inbox.spool import SpoolUnavailableError
-from sam.callback.inbox.spool_file import LIVE
 from sam.callback.settings import Settings
 
 MAX_FAILURES: Final = 3

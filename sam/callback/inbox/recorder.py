@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from sam.callback.inbox.batcher import Batcher, Group, now
+from sam.callback.inbox.entries import Entry, Kind
 from sam.callback.inbox.health import Health
 from sam.callback.inbox.numbering import Numbering
 from sam.callback.inbox.schedule import Schedule
 from sam.callback.inbox.spool import Spool, SpoolUnavailableError
-from sam.callback.inbox.spool_file import Entry, Kind
 from sam.callback.logs import get_logger
 from sam.callback.model import Callback, Outcome
 from sam.callback.storage.errors import (

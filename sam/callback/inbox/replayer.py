@@ -6,11 +6,11 @@ import time
 from typing import Final
 
 from sam.callback.inbox.batcher import MAX_BATCH
+from sam.callback.inbox.entries import LIVE, Entry, Kind
 from sam.callback.inbox.health import Health
 from sam.callback.inbox.recorder import EXPORT_AND_DROP, NO_ROW_YET, Recorder
 from sam.callback.inbox.schedule import Schedule
 from sam.callback.inbox.spool import Spool, SpoolUnavailableError
-from sam.callback.inbox.spool_file import LIVE, Entry, Kind
 from sam.callback.logs import get_logger
 from sam.callback.model import Callback
 from sam.callback.storage.errors import DatabaseUnavailableError, PoolExhaustedError

@@ -17,8 +17,9 @@ from typing import Concatenate, Final, ParamSpec, TypeVar
 import psutil
 from filelock import FileLock, Timeout
 
+from sam.callback.inbox.entries import Entry, Kind, Total
 from sam.callback.inbox.numbering import Numbering
-from sam.callback.inbox.spool_file import Entry, Kind, SpoolFile, Total
+from sam.callback.inbox.spool_file import SpoolFile
 from sam.callback.logs import get_logger
 from sam.callback.threads import DaemonThreadPool
 
@@ -30,8 +31,18 @@ LOOK_UP_SECONDS: Final = 0.5
 LOOK_UP_PAUSE_SECONDS: Final = 1.0
 
 _CORRUPT = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
-_VOLATILE = {"tmpfs", "ramfs", "devtmpfs"}
-_REMOTE = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "fuse.sshfs", "glusterfs"}
+_RISKS = (
+    (
+        "spool_in_memory",
+        {"tmpfs", "ramfs", "devtmpfs"},
+        "Set CALLBACK_SPOOL_PATH to a disk: this one forgets with the power.",
+    ),
+    (
+        "spool_on_network",
+        {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "fuse.sshfs", "glusterfs"},
+        "Set CALLBACK_SPOOL_PATH to a local disk: SQLite needs locks that work.",
+    ),
+)
 
 _log = get_logger(__name__)
 
@@ -268,17 +279,6 @@ def _warn_of_file_system(path: Path) -> None:
     if not partitions:
         return
     nearest = max(partitions, key=lambda partition: len(partition.mountpoint))
-    if nearest.fstype in _VOLATILE:
-        _log.critical(
-            "spool_in_memory",
-            path=str(path),
-            file_system=nearest.fstype,
-            action="Set CALLBACK_SPOOL_PATH to a disk: this one forgets with the power.",
-        )
-    elif nearest.fstype in _REMOTE:
-        _log.critical(
-            "spool_on_network",
-            path=str(path),
-            file_system=nearest.fstype,
-            action="Set CALLBACK_SPOOL_PATH to a local disk: SQLite needs locks that work.",
-        )
+    for event, file_systems, action in _RISKS:
+        if nearest.fstype in file_systems:
+            _log.critical(event, path=str(path), file_system=nearest.fstype, action=action)

@@ -7,76 +7,15 @@ synchronous"). A deployment has one entry at the most, and only a higher number 
 import os
 import sqlite3
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Final
+
+from sam.callback.inbox.entries import DEAD, Entry, Kind, Total
 
 DEAD_LETTER_SHARE: Final = 0.25
 """The share of the file that dead letters may take; the rest is for what will be applied."""
 
 _BUSY_TIMEOUT_MS = 2_000  # the command line edits rows beside the service
-_ENTRY_OVERHEAD = 100  # bytes of a row and its indexes, beside what is counted; measured, rounded
-
-
-class Kind(StrEnum):
-    """What an entry waits for."""
-
-    QUEUED = "queued"
-    """The database."""
-
-    UNMATCHED = "unmatched"
-    """Its row."""
-
-    DEAD_LETTER = "dead_letter"
-    """An operator: the database refuses the value, or its row never came."""
-
-    INVALID = "invalid"
-    """An operator: a body that was not understood, and answered 422."""
-
-
-LIVE: Final = (Kind.QUEUED, Kind.UNMATCHED)
-DEAD: Final = (Kind.DEAD_LETTER, Kind.INVALID)
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One row of the spool.
-
-    Attributes:
-        number: The callback's number.
-        kind: What it waits for.
-        deployment_id: The deployment; None for an invalid body.
-        status: Its status; None for an invalid body.
-        payload: The body, where a payload column wants it or the body is invalid.
-        reason: Why it is here, for a person.
-    """
-
-    number: int
-    kind: Kind
-    deployment_id: str | None
-    status: str | None
-    payload: bytes | None = None
-    reason: str = ""
-
-    @property
-    def size(self) -> int:
-        """Its size on disk, in bytes, roughly."""
-        texts = (self.deployment_id, self.status, self.reason)
-        return (
-            _ENTRY_OVERHEAD
-            + sum(len(text.encode()) for text in texts if text)
-            + len(self.payload or b"")
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Total:
-    """How many entries there are of a kind, and their size in bytes."""
-
-    entries: int = 0
-    bytes: int = 0
-
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS entries (
