@@ -67,7 +67,7 @@ def test_authorize_then_try_it_out(
     page.get_by_label("Apply credentials").click()
     page.get_by_role("button", name="Close").click()
 
-    operation = page.locator("#operations-default-callback_callback_post")
+    operation = page.locator("#operations-Callbacks-callback_callback_post")
     operation.click()
     operation.get_by_role("button", name="Try it out").click()
     operation.locator("textarea").fill(body("d-1", "RUN_COMPLETED").decode())

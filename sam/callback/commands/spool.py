@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
-from rich.table import Table
+from rich.table import Column, Table
 
 from sam.callback import logs
 from sam.callback.inbox.entries import Entry, Kind
@@ -28,6 +30,8 @@ from sam.callback.settings import (
 )
 
 PAGE: Final = 1_000
+WIDE: Final = 120
+"""Columns of a terminal from which on there is room for the time and the reason."""
 
 app = typer.Typer(
     help="Look into the spool and mend it, beside a running service or without one.",
@@ -63,18 +67,8 @@ def list_entries(
             typer.echo(json.dumps(_as_dict(entry, with_payload=False), ensure_ascii=False))
         return
     console = Console()
-    table = Table("number", "kind", "deployment", "status", "received (UTC)", "reason")
-    for entry in entries:
-        table.add_row(
-            str(entry.number),
-            entry.kind,
-            entry.deployment_id or "-",
-            entry.status or "-",
-            f"{received_at(entry.number):%Y-%m-%d %H:%M:%S}",
-            entry.reason,
-        )
     if entries:
-        console.print(table)
+        console.print(_table(entries, is_wide=console.width >= WIDE))
     parts = [f"{totals[each].entries} {each}" for each in Kind]
     console.print(", ".join(parts), highlight=False)
     if len(entries) == limit:
@@ -264,6 +258,22 @@ def _as_dict(entry: Entry, *, with_payload: bool) -> dict[str, object]:
         except UnicodeDecodeError:
             fields["payloadBase64"] = base64.b64encode(entry.payload).decode()
     return fields
+
+
+def _table(entries: list[Entry], *, is_wide: bool) -> Table:
+    # A number that is cut short is of no use: it is what the other commands take.
+    table = Table(Column("number", no_wrap=True), "kind", box=SIMPLE_HEAD)
+    for name in ("deployment", "status"):
+        table.add_column(name, overflow="fold")
+    if is_wide:
+        table.add_column("received (UTC)", no_wrap=True)
+        table.add_column("reason")
+    for entry in entries:
+        cells = [str(entry.number), entry.kind, entry.deployment_id or "-", entry.status or "-"]
+        if is_wide:
+            cells += [f"{received_at(entry.number):%Y-%m-%d %H:%M:%S}", entry.reason]
+        table.add_row(*map(escape, cells))
+    return table
 
 
 def _kinds(kind: Kind | None) -> list[Kind]:

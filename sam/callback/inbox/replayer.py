@@ -179,9 +179,9 @@ class Replayer:
         deployments = {entry.deployment_id or "" for entry, _ in entries}
         self._recorder.replaying.update(deployments)
         try:
-            passed_by = [e for e, _ in entries if self._is_passed_by(e)]
-            await self._spool.settle([entry.number for entry in passed_by], [])
-            entries = [pair for pair in entries if pair[0] not in passed_by]
+            if passed_by := [entry.number for entry, _ in entries if self._is_passed_by(entry)]:
+                await self._spool.settle(passed_by, [])
+                entries = [pair for pair in entries if pair[0].number not in passed_by]
             batch = await self._repository.apply(
                 [_callback(entry) for entry, _ in entries], timeout=self._time_limit
             )

@@ -48,12 +48,36 @@ def create_app(settings: Settings) -> FastAPI:
     app = openapi.create_documented_app(docs=settings.callback_docs, lifespan=lifespan)
     app.state.inbox = inbox
 
-    @app.get(HEALTH_PATH, summary="Does the process live?", response_model=HealthAnswer)
+    @app.post(
+        CALLBACK_PATH,
+        tags=["Callbacks"],
+        summary="A deployment has ended",
+        response_model=CallbackAnswer,
+        **openapi.CALLBACK_OPERATION,
+    )
+    async def callback(request: Request) -> Response:
+        body = await read_body(
+            request,
+            max_bytes=settings.callback_max_body_bytes,
+            timeout=settings.callback_body_timeout,
+        )
+        try:
+            payload = CallbackPayload.model_validate_json(body)
+        except ValidationError as error:
+            raise await _refuse(request, inbox, body, error) from None
+        return await _record(request, inbox, payload, body)
+
+    @app.get(
+        HEALTH_PATH,
+        tags=["Probes"],
+        summary="Does the process live?",
+        response_model=HealthAnswer,
+    )
     @app.head(HEALTH_PATH, include_in_schema=False)
     async def health() -> Response:
         return Response(b'{"status":"ok"}', media_type="application/json")
 
-    @app.get(READY_PATH, response_model=ReadyAnswer, **openapi.READY_OPERATION)
+    @app.get(READY_PATH, tags=["Probes"], response_model=ReadyAnswer, **openapi.READY_OPERATION)
     @app.head(READY_PATH, include_in_schema=False)
     async def ready() -> Response:
         state = inbox.state()
@@ -73,24 +97,6 @@ def create_app(settings: Settings) -> FastAPI:
             status_code=200 if can_take else 503,
             media_type="application/json",
         )
-
-    @app.post(
-        CALLBACK_PATH,
-        summary="A deployment has ended",
-        response_model=CallbackAnswer,
-        **openapi.CALLBACK_OPERATION,
-    )
-    async def callback(request: Request) -> Response:
-        body = await read_body(
-            request,
-            max_bytes=settings.callback_max_body_bytes,
-            timeout=settings.callback_body_timeout,
-        )
-        try:
-            payload = CallbackPayload.model_validate_json(body)
-        except ValidationError as error:
-            raise await _refuse(request, inbox, body, error) from None
-        return await _record(request, inbox, payload, body)
 
     public = {HEALTH_PATH, READY_PATH}
     if settings.callback_docs:
