@@ -25,5 +25,10 @@ WORKDIR /data
 VOLUME /data
 USER sam
 EXPOSE 8000
-HEALTHCHECK --interval=10s --timeout=3s --start-period=20s CMD ["python", "-c", "import os, urllib.request; urllib.request.urlopen('http://127.0.0.1:' + os.environ.get('CALLBACK_PORT', '8000') + '/health', timeout=2)"]
+HEALTHCHECK --interval=10s --timeout=3s --start-period=20s CMD ["python", "-c", "\
+import os, ssl, urllib.request as u; \
+s = 'https' if os.environ.get('CALLBACK_SSL_CERTFILE') else 'http'; \
+p = os.environ.get('CALLBACK_PORT') or '8000'; \
+c = ssl._create_unverified_context() if s == 'https' else None; \
+u.urlopen(f'{s}://127.0.0.1:{p}/health', timeout=2, context=c)"]
 CMD ["python", "-m", "sam.callback"]

@@ -156,6 +156,22 @@ async def test_a_spool_that_is_gone_does_not_keep_the_database_down(
         assert inbox.state().readiness is Readiness.OK
 
 
+async def test_a_spool_that_is_back_is_noticed_while_the_database_is_down(
+    open_inbox: OpenInbox, sqlite_database: SqliteDatabase, tmp_path: Path
+) -> None:
+    async with open_inbox(replay=True) as inbox:
+        sqlite_database.execute("DROP TABLE robots")
+        (tmp_path / "spool").rename(tmp_path / "away")
+        (tmp_path / "spool").write_text("not a directory")
+        with pytest.raises(NotSafeError):
+            await outcome(inbox, "LOST")
+        assert inbox.state().readiness is Readiness.UNAVAILABLE
+        (tmp_path / "spool").unlink()
+        async with asyncio.timeout(10):
+            while inbox.state().readiness is not Readiness.DEGRADED:
+                await asyncio.sleep(0.02)
+
+
 async def test_unmatched_entries_are_not_forgotten_when_the_spool_fails_meanwhile(
     open_inbox: OpenInbox, sqlite_database: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:

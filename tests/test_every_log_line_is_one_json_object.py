@@ -173,6 +173,12 @@ def test_a_closed_standard_output_does_not_stop_the_service() -> None:
     assert run.stderr == "alive\n"
 
 
+def test_a_value_cannot_forge_a_console_line() -> None:
+    run = _log(r"log.info('seen', path='/\x1b[2K\n12:00 [info] forged\x85')", "console")
+    assert len(run.stdout.splitlines()) == 1
+    assert "\x1b" not in run.stdout
+
+
 def test_console_lines_are_for_people() -> None:
     run = _log("log.info('hello', number=1)", "console")
     assert "hello" in run.stdout

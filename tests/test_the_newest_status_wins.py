@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sam.callback.inbox.batcher import Batcher, Group
+from sam.callback.inbox.batcher import MAX_BATCH, Batcher, Group
 from sam.callback.inbox.numbering import Numbering
 from sam.callback.model import Callback
 from tests.support.callbacks import body
@@ -117,6 +117,18 @@ async def test_callbacks_of_one_deployment_that_wait_together_go_as_the_last_of_
     await first
     assert await asyncio.gather(*answers) == [newer.number, newer.number]
     assert len(process.batches) == 2
+
+
+async def test_a_batch_is_as_large_as_the_database_is_fast() -> None:
+    batcher = make_batcher(Recording())
+    assert batcher.batch_limit == MAX_BATCH
+    batcher.took(seconds=1.0, deployments=10, time_limit=2.0)
+    assert batcher.batch_limit == 5  # a quarter of the time
+    for _ in range(5):
+        batcher.ran_out_of_time()
+    assert batcher.batch_limit == 1
+    batcher.took(seconds=0.001, deployments=1, time_limit=2.0)
+    assert batcher.batch_limit == MAX_BATCH
 
 
 async def test_what_is_blocked_waits_and_holds_up_nobody_else() -> None:

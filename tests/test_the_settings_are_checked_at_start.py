@@ -105,6 +105,17 @@ def test_certificate_and_key_go_together(monkeypatch: pytest.MonkeyPatch, tmp_pa
         load_settings()
 
 
+def test_a_certificate_that_is_none_is_said_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("CALLBACK_SSL_CERTFILE", "CALLBACK_SSL_KEYFILE"):
+        (tmp_path / name).write_text("no certificate")
+        monkeypatch.setenv(name, str(tmp_path / name))
+    set_all(monkeypatch, GOOD)
+    with pytest.raises(SettingsError, match="does not go with CALLBACK_SSL_CERTFILE"):
+        load_settings()
+
+
 def test_the_defaults_are_those_of_the_contract(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -2,6 +2,8 @@
 
 import json
 import sqlite3
+import stat
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -113,6 +115,35 @@ def test_a_spool_that_is_not_there_is_said_so_and_not_made(tmp_path: Path) -> No
     assert run.returncode == 1
     assert "There is no spool at" in run.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_another_file_is_left_as_it_is(tmp_path: Path, sqlite_database: SqliteDatabase) -> None:
+    variables = {
+        "CALLBACK_API_KEY": KEY,
+        "SQL_SAM_CONNECTION_STRING": sqlite_database.connection_string,
+    }
+    text = tmp_path / "text"
+    text.write_text("no database at all")
+    for path in (text, sqlite_database.path):
+        before = path.read_bytes()
+        for arguments in (("list",), ("drain",), ("drop", "--all", "--yes")):
+            run = command(tmp_path, *arguments, "--path", str(path), **variables)
+            assert run.returncode == 1
+            assert "is no spool" in run.stderr
+        assert path.read_bytes() == before
+
+
+def test_what_a_callback_says_cannot_spoil_the_list(tmp_path: Path) -> None:
+    path = tmp_path / "var/callback-spool.db"
+    with closing(SpoolFile(path, 2**24)) as file:
+        file.put([Entry(1, Kind.QUEUED, "[/a]", "[red]x[/]", None, "[unixODBC]")], 1)
+    assert all(text in command(tmp_path, "list").stdout for text in ("[/a]", "[red]x[/]", "[unix"))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such modes")
+def test_an_export_is_for_its_owner_alone(spool: Path, tmp_path: Path) -> None:
+    assert command(tmp_path, "export", "--output", "o", "--path", str(spool)).returncode == 0
+    assert stat.S_IMODE((tmp_path / "o").stat().st_mode) == 0o600
 
 
 def test_a_dead_letter_is_retried_beside_the_running_service(

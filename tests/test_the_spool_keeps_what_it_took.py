@@ -168,18 +168,21 @@ async def test_when_it_is_full_it_says_so_and_keeps_what_it_has(open_spool: Open
         async def fill() -> None:
             nonlocal stored
             while True:
-                await spool.put([entry(stored + 1, payload=bytes(50_000))])
+                await spool.put([entry(stored + 1, payload=bytes(4_000))])
                 stored += 1
 
         with pytest.raises(SpoolUnavailableError, match="full"):
             await fill()
-        assert 10 < stored < 21
+        assert 150 < stored < 262
         assert not spool.is_writable
         assert [e.number for e in await queued(spool)] == list(range(1, stored + 1))
 
-        await spool.settle([1, 2], [])
-        assert await spool.put([entry(200, payload=bytes(50_000))]) == [True]
-        assert spool.is_writable
+        with pytest.raises(SpoolUnavailableError, match="full"):
+            await spool.recheck()
+        assert await spool.with_entries(["d-1", "nobody"]) == {"d-1"}  # it can be read
+        await spool.settle(range(1, 11), [])
+        await spool.recheck()
+        assert await spool.put([entry(500, payload=bytes(4_000))]) == [True]
 
 
 async def test_dead_letters_have_a_share_and_leave_the_rest_to_the_living(

@@ -69,7 +69,10 @@ def configure(level: LogLevel, line_format: LogFormat, stream: TextIO | None = N
 
 
 class _Output:
-    """Standard output that never fails: a log nobody reads must not cost a callback."""
+    """A stream that never fails: a log that cannot be written must not cost a callback.
+
+    One that is not read does: a pipe that is full blocks, as for any program.
+    """
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
@@ -146,6 +149,11 @@ def _representable(value: object) -> object:
     return value
 
 
+def _printable(text: str) -> str:
+    """Escape what moves a terminal's cursor, changes its colours or begins a line."""
+    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
+
+
 def _console_line(*, colors: bool) -> Processor:
     add_time = structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False)
     render = structlog.dev.ConsoleRenderer(
@@ -153,6 +161,9 @@ def _console_line(*, colors: bool) -> Processor:
     )
 
     def line(logger: WrappedLogger, method: str, fields: EventDict) -> bytes:
+        for key, value in fields.items():
+            if isinstance(value, str) and key != "exception" and not value.isprintable():
+                fields[key] = _printable(value)
         text = render(logger, method, add_time(logger, method, fields))
         return text.encode("utf-8", "backslashreplace")
 

@@ -6,6 +6,7 @@ the variable, in small letters). An empty variable counts as one that is not set
 """
 
 import re
+import ssl
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
@@ -240,6 +241,14 @@ class Settings(SpoolSettings):
     def _pair(cls, value: Path | None, info: ValidationInfo) -> Path | None:
         if (value is None) != (info.data.get("callback_ssl_certfile", value) is None):
             raise ValueError("of CALLBACK_SSL_CERTFILE and CALLBACK_SSL_KEYFILE only one is set")
+        if value is not None and (certificate := info.data.get("callback_ssl_certfile")):
+            try:
+                # Without a password, or it would ask for one at the terminal.
+                ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(
+                    certificate, value, password=""
+                )
+            except (ssl.SSLError, OSError) as error:
+                raise ValueError(f"it does not go with CALLBACK_SSL_CERTFILE: {error}") from None
         return value
 
 

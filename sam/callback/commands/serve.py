@@ -3,15 +3,14 @@
 import os
 import signal
 import sys
-from typing import Annotated, Final, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
 from sam.callback import logs
 from sam.callback.commands import embedded
+from sam.callback.commands.refusal import refuse, require_driver_manager
 from sam.callback.settings import SettingsError, load_settings
-
-EXIT_BAD_CONFIGURATION: Final = 2
 
 
 def serve(
@@ -27,14 +26,7 @@ def serve(
     ] = False,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C. Settings come from the environment."""
-    try:
-        # Needs unixODBC's driver manager, which no Python package brings along.
-        import pyodbc  # noqa: F401, PLC0415
-    except ImportError as error:
-        _refuse(
-            f"The service cannot start: the ODBC driver manager is missing ({error}).\n"
-            "Debian and Ubuntu: apt install unixodbc. macOS: brew install unixodbc."
-        )
+    require_driver_manager()
     from sam.callback.service.main import create_app  # noqa: PLC0415
     from sam.callback.service.server import run  # noqa: PLC0415
     from sam.callback.storage.drivers import DriverNotFoundError  # noqa: PLC0415
@@ -45,7 +37,7 @@ def serve(
         settings = load_settings()
         app = create_app(settings)
     except (SettingsError, DriverNotFoundError) as error:
-        _refuse(str(error))
+        refuse(str(error))
     if use_embedded:
         typer.echo(embedded.how_to_try(settings), err=True)
     logs.configure(settings.callback_log_level, settings.callback_log_format)
@@ -53,11 +45,6 @@ def serve(
         # Uvicorn takes both while it serves and, once drained, raises again what it took.
         signal.signal(signal_number, _end)
     run(app, settings)
-
-
-def _refuse(message: str) -> NoReturn:
-    typer.echo(message, err=True)
-    raise typer.Exit(EXIT_BAD_CONFIGURATION)
 
 
 def _end(_signal_number: int, _frame: object) -> NoReturn:

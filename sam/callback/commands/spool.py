@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import os
 import sqlite3
 import sys
 from collections.abc import Iterable, Iterator
@@ -18,6 +19,7 @@ from rich.progress import Progress
 from rich.table import Column, Table
 
 from sam.callback import logs
+from sam.callback.commands.refusal import refuse, require_driver_manager
 from sam.callback.inbox.entries import Entry, Kind
 from sam.callback.inbox.spool_file import SpoolFile
 from sam.callback.model import received_at
@@ -105,7 +107,8 @@ def retry(
 ) -> None:
     """Let entries be applied again: dead letters once the database takes them.
 
-    The service applies them within seconds; without one, see `spool drain`. A body that was not
+    The service does so within seconds, or a minute for one that waits for its row already; without
+    one, see `spool drain`. A body that was not
     understood cannot be applied: export it, and send it again.
     """
     if kind is Kind.INVALID:
@@ -154,7 +157,9 @@ def export(
         if output is None:
             _write(pages, sys.stdout.write)
             return
-        with output.open("w", encoding="utf-8") as stream:
+        # Like the spool, for its owner alone: it holds what the bots put out.
+        descriptor = os.open(output, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
+        with open(descriptor, "w", encoding="utf-8") as stream:  # noqa: PTH123 - a descriptor
             done = _write(pages, stream.write)
     typer.echo(f"{done} exported to {output}.")
 
@@ -166,17 +171,19 @@ def drain(path: _PathOption = None) -> None:
     Needs the settings of the database, and that no service owns the spool. What has no row yet, or
     is refused, stays there.
     """
+    require_driver_manager()
     from sam.callback.inbox.drain import drain_spool  # noqa: PLC0415 - needs the driver manager
+    from sam.callback.storage.connection_string import connection_string  # noqa: PLC0415
+    from sam.callback.storage.drivers import DriverNotFoundError  # noqa: PLC0415
 
     try:
         settings = load_settings()
-    except SettingsError as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(2) from None
+        connection_string(settings)
+    except (SettingsError, DriverNotFoundError) as error:
+        refuse(str(error))
     if path is not None:
         settings = settings.model_copy(update={"callback_spool_path": path.absolute()})
-    if not settings.callback_spool_path.exists():
-        _fail(f"There is no spool at {settings.callback_spool_path}.")
+    _require_spool(settings.callback_spool_path)
     logs.configure(LogLevel.ERROR, LogFormat.CONSOLE, sys.stderr)
     with Progress(console=Console(stderr=True)) as progress:
         task = progress.add_task("Applying", total=None)
@@ -196,16 +203,25 @@ def _open(path: Path | None) -> Iterator[SpoolFile]:
     try:
         settings = load_spool_settings()
     except SettingsError as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(2) from None
+        refuse(str(error))
     path = (path or settings.callback_spool_path).absolute()
-    if not path.is_file():
-        _fail(f"There is no spool at {path}. Name it with --path or CALLBACK_SPOOL_PATH.")
+    _require_spool(path)
     try:
         with closing(SpoolFile(path, settings.callback_spool_max_bytes)) as file:
             yield file
     except sqlite3.Error as error:
         _fail(f"The spool {path} cannot be used: {error}.")
+
+
+def _require_spool(path: Path) -> None:
+    """End unless there is a spool: another file must not be taken for a damaged one."""
+    if not path.is_file():
+        _fail(f"There is no spool at {path}. Name it with --path or CALLBACK_SPOOL_PATH.")
+    try:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
+            connection.execute("SELECT count(*) FROM entries WHERE number < 0")
+    except sqlite3.Error as error:
+        _fail(f"{path} is no spool, or a damaged one: {error}.")
 
 
 def _selected(

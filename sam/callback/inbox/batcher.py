@@ -1,6 +1,7 @@
 """Group commit: a batch is all that arrived while the last commit ran. No timer, no added wait."""
 
 import asyncio
+import contextvars
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -96,12 +97,17 @@ class Batcher(Generic[R]):
         """Start batches, once all that is ready to run has run: more may arrive in this turn."""
         if not self._is_starting:
             self._is_starting = True
-            asyncio.get_running_loop().call_soon(self._start)
+            # In a context of its own: a batch is not the work of the request that came last.
+            asyncio.get_running_loop().call_soon(self._start, context=contextvars.Context())
 
     def took(self, seconds: float, deployments: int, time_limit: float) -> None:
         """Learn from a batch how long one deployment takes: a batch must not use up its time."""
         affordable = int(time_limit / 4 * deployments / max(seconds, 1e-6))
         self._batch_limit = max(1, min(MAX_BATCH, affordable))
+
+    def ran_out_of_time(self) -> None:
+        """Learn from a batch that was too slow, however slow it was."""
+        self._batch_limit = max(1, self._batch_limit // 2)
 
     async def drain(self) -> None:
         """Wait until nothing is pending or under way."""

@@ -12,12 +12,8 @@ from sam.callback.inbox.schedule import Schedule
 from sam.callback.inbox.spool import Spool, SpoolUnavailableError
 from sam.callback.logs import get_logger
 from sam.callback.model import Callback, Outcome
-from sam.callback.storage.errors import (
-    DatabaseTimeoutError,
-    DatabaseUnavailableError,
-    PoolExhaustedError,
-)
-from sam.callback.storage.robots import RobotRepository, Verdict
+from sam.callback.storage.errors import DatabaseTimeoutError, PoolExhaustedError
+from sam.callback.storage.robots import AppliedBatch, RobotRepository, Verdict
 
 MIN_SECONDS: Final = 0.05
 """A callback with less time left is not tried in the database: its failure would prove nothing."""
@@ -180,6 +176,9 @@ class Recorder:
         latest_start = now() + MIN_SECONDS
         to_database, to_spool = [], []
         for group in groups:
+            if in_spool is None and group.callback.deployment_id in self.replaying:
+                to_spool.append(_Spooling(group, Kind.QUEUED, OLDER_IN_SPOOL))
+                continue
             if in_spool is None:
                 group.is_blind = True
             elif group.callback.deployment_id in in_spool:
@@ -214,11 +213,7 @@ class Recorder:
         begun = now()
         timeout = max(0.0, min(group.deadline for group in groups) - begun)
         batch = await self._repository.apply([group.callback for group in groups], timeout=timeout)
-        if batch.is_committed:
-            self._health.committed()
-            self.batcher.took(now() - begun, len(groups), self._time_limit)
-        if batch.error and self._is_to_blame(batch.error, timeout):
-            self._health.failed(batch.error)
+        self._learn(batch, now() - begun, timeout)
         seconds = now() - started
         to_spool = []
         for group, applied in zip(groups, batch.results, strict=True):
@@ -239,11 +234,18 @@ class Recorder:
                     to_spool.append(_Spooling(group, Kind.QUEUED, applied.reason))
         return to_spool
 
-    def _is_to_blame(self, error: DatabaseUnavailableError, timeout: float) -> bool:
-        """Whether an error says something of the database, and not only of our own haste."""
-        if isinstance(error, PoolExhaustedError):
-            return False
-        return not isinstance(error, DatabaseTimeoutError) or timeout >= self._time_limit / 2
+    def _learn(self, batch: AppliedBatch, seconds: float, timeout: float) -> None:
+        """Draw conclusions about the database, and its speed."""
+        if batch.is_committed:
+            self._health.committed()
+            self.batcher.took(seconds, len(batch.results), self._time_limit)
+        is_too_late = isinstance(batch.error, DatabaseTimeoutError)
+        if is_too_late and timeout < self._time_limit / 2:
+            return  # our own haste
+        if batch.error is not None and not isinstance(batch.error, PoolExhaustedError):
+            self._health.failed(batch.error)
+            if is_too_late:
+                self.batcher.ran_out_of_time()
 
     async def _put(self, spoolings: list[_Spooling], started: float, batch_size: int) -> None:
         """Store in the spool with one fsync; resolve all."""

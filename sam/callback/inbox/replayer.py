@@ -13,7 +13,11 @@ from sam.callback.inbox.schedule import Schedule
 from sam.callback.inbox.spool import Spool, SpoolUnavailableError
 from sam.callback.logs import get_logger
 from sam.callback.model import Callback
-from sam.callback.storage.errors import DatabaseUnavailableError, PoolExhaustedError
+from sam.callback.storage.errors import (
+    DatabaseTimeoutError,
+    DatabaseUnavailableError,
+    PoolExhaustedError,
+)
 from sam.callback.storage.robots import Applied, RobotRepository, Verdict
 
 PROBE_BATCH: Final = 10
@@ -96,12 +100,15 @@ class Replayer:
             if entries:
                 await self._apply(entries)
             return bool(entries)
+        if not self._spool.is_writable:  # nobody may be sending what would show that it is again
+            with contextlib.suppress(SpoolUnavailableError):
+                await self._recheck_spool()
         if self._health.seconds_to_probe > 0:
             return False
         if await self._can_write():
             # That no row was met proves little: entries are the better probe, if there are any.
             try:
-                entries = await self._read(PROBE_BATCH)
+                entries = await self._read(min(PROBE_BATCH, self._recorder.batcher.batch_limit))
             except SpoolUnavailableError:
                 self._health.committed()
                 raise
@@ -114,13 +121,17 @@ class Replayer:
     async def _read(self, limit: int) -> list[tuple[Entry, int]]:
         try:
             if not self._spool.is_writable:
-                await self._spool.put([])  # is it again?
+                await self._recheck_spool()
             if not self._is_loaded:
                 await self._load()
             return await self._next(limit)
         except SpoolUnavailableError:
             self._is_loaded = False  # something may have been stored that nobody knows of
             raise
+
+    async def _recheck_spool(self) -> None:
+        self._is_loaded = False  # something may have been stored that nobody knows of
+        await self._spool.recheck()
 
     async def _load(self) -> None:
         """Make every entry that waits for its row due: what the last process knew is gone."""
@@ -182,13 +193,18 @@ class Replayer:
             if passed_by := [entry.number for entry, _ in entries if self._is_passed_by(entry)]:
                 await self._spool.settle(passed_by, [])
                 entries = [pair for pair in entries if pair[0].number not in passed_by]
+            begun = time.monotonic()
             batch = await self._repository.apply(
                 [_callback(entry) for entry, _ in entries], timeout=self._time_limit
             )
+            batcher = self._recorder.batcher
             if batch.is_committed:
                 self._health.committed()
+                batcher.took(time.monotonic() - begun, len(entries), self._time_limit)
             if batch.error and not isinstance(batch.error, PoolExhaustedError):
                 self._health.failed(batch.error)
+                if isinstance(batch.error, DatabaseTimeoutError):
+                    batcher.ran_out_of_time()
             await self._settle(entries, batch.results)
         except Exception:
             # It may be applied and still be there; to apply it again changes nothing.

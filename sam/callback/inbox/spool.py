@@ -72,7 +72,6 @@ class Spool:
         """As of the last call."""
         self._numbering = numbering
         self._is_failing = False
-        self._is_full = False
         self._failed_at = -math.inf
         self._was_read = False
         self._max_bytes = max_bytes
@@ -83,7 +82,7 @@ class Spool:
     async def open(self) -> None:
         """Open the file; make it if it is missing. If that fails, it is logged."""
         with contextlib.suppress(SpoolUnavailableError):
-            await self.put([])  # only a write shows that it can be written
+            await self.recheck()
             _log.info("spool_open", path=str(self.path), **self.counts())
             _warn_of_file_system(self.path)
 
@@ -115,8 +114,17 @@ class Spool:
             SpoolUnavailableError: If they may not be safe.
         """
         stored = await self._do(SpoolFile.put, entries, self._numbering.last)
-        self._written(shows_room=bool(entries))
+        self._written()
         return stored
+
+    async def recheck(self) -> None:
+        """Find out whether it can be written: only a write shows that.
+
+        Raises:
+            SpoolUnavailableError: If it cannot.
+        """
+        await self._do(SpoolFile.try_room)
+        self._written()
 
     async def settle(
         self, done: Sequence[int], moved: Sequence[tuple[int, Kind, str]]
@@ -126,9 +134,7 @@ class Spool:
         Raises:
             SpoolUnavailableError: If it may not have been done.
         """
-        not_moved = await self._do(SpoolFile.settle, done, moved)
-        self._written(shows_room=bool(done))
-        return not_moved
+        return await self._do(SpoolFile.settle, done, moved)
 
     async def with_entries(self, deployment_ids: Collection[str]) -> set[str]:
         """Return those of the deployments that have an entry.
@@ -185,8 +191,8 @@ class Spool:
                 "own; after a restart, the one before may still be ending."
             ) from None
         except sqlite3.Error as error:
-            self._is_full = _code(error) == sqlite3.SQLITE_FULL
-            raise self._failed(f"SQLite says: {error}.") from error
+            is_full = _code(error) == sqlite3.SQLITE_FULL
+            raise self._failed(f"SQLite says: {error}.", is_readable=is_full) from error
         except OSError as error:
             raise self._failed(f"The system says: {error}.") from error
         self._was_read = True
@@ -214,6 +220,9 @@ class Spool:
         return file
 
     def _close(self) -> None:
+        if self._file is not None:
+            with contextlib.suppress(sqlite3.Error):
+                self._file.put([], self._numbering.last)  # the next process continues after it
         self._let_go()
         self._lock.release(force=True)
 
@@ -246,22 +255,20 @@ class Spool:
                 action="A new spool was begun. Recover what is left: sqlite3 FILE .recover",
             )
 
-    def _written(self, *, shows_room: bool) -> None:
-        if self._is_full and not shows_room:
-            return
-        self._is_full = False
+    def _written(self) -> None:
         if self._is_failing:
             _log.info("spool_available", path=str(self.path))
         self._is_failing = False
         self.is_writable = True
 
-    def _failed(self, reason: str) -> SpoolUnavailableError:
+    def _failed(self, reason: str, *, is_readable: bool = False) -> SpoolUnavailableError:
         if not self._is_failing:
             _log.critical("spool_unavailable", path=str(self.path), reason=reason)
         self._is_failing = True
-        self._was_read = False
-        self._failed_at = time.monotonic()
         self.is_writable = False
+        if not is_readable:
+            self._was_read = False
+            self._failed_at = time.monotonic()
         return SpoolUnavailableError(reason)
 
 

@@ -141,6 +141,14 @@ class SpoolFile:
             )
             return stored
 
+    def try_room(self) -> None:
+        """Store something and delete it again, with one fsync: whether there is room shows."""
+        with self._transaction():
+            self._connection.execute(
+                "INSERT INTO entries VALUES (-1, 'invalid', NULL, NULL, zeroblob(8192), '', 0)"
+            )
+            self._connection.execute("DELETE FROM entries WHERE number = -1")
+
     def settle(self, done: Iterable[int], moved: Iterable[tuple[int, Kind, str]]) -> list[int]:
         """Delete entries, and move others to another kind, with one fsync.
 

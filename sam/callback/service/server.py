@@ -23,6 +23,7 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self._inbox = inbox
         self._drain_seconds = drain_seconds
+        self._loop: asyncio.AbstractEventLoop | None = None  # until it listens
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
@@ -37,7 +38,7 @@ class _Server(uvicorn.Server):
 
         A second signal ends the wait.
         """
-        if self._inbox.is_draining or not self._drain_seconds:
+        if self._inbox.is_draining or not self._drain_seconds or self._loop is None:
             super().handle_exit(sig, frame)
         else:
             end = super().handle_exit

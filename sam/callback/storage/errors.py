@@ -174,12 +174,13 @@ def native_numbers_of(error: pyodbc.Error) -> list[int]:
 
 
 def describe(error: pyodbc.Error) -> str:
-    """Return the driver's message without the values of a row, which may be a bot's output."""
+    """Return the driver's message without the values of a row, as far as they are marked."""
     return _VALUES.sub("...", str(error.args[-1])).strip()
 
 
-# PostgreSQL's "Failing row contains (...)"; SQL Server's 2628.
-_VALUES = re.compile(r"DETAIL:.*?(?=;\n|\Z)|Truncated value: '.*?'(?=\.|\Z)", re.DOTALL)
+# PostgreSQL's "Failing row contains (...)", in its languages; SQL Server's 2628. All that follows
+# goes too: a value may hold anything that could be taken for its end.
+_VALUES = re.compile(r"(?:DETAIL|DETALLE|DÉTAIL|DETALHE|Truncated value): .*", re.DOTALL)
 
 
 def classify(error: pyodbc.Error, dialect: Dialect) -> ErrorClass:

@@ -17,6 +17,8 @@ from sam.callback.storage.errors import (
     classify,
     describe,
     is_connection_lost,
+    native_numbers_of,
+    sqlstate_of,
 )
 from sam.callback.storage.session import Transaction
 
@@ -165,11 +167,18 @@ class RobotRepository:
                 refused = error_class is ErrorClass.ROW_FAULT
                 verdict = Verdict.REFUSED if refused else Verdict.FAILED
                 transaction.is_suspect |= error_class is ErrorClass.UNKNOWN
-                results[failing.number] = Applied(verdict, describe(error))
+                results[failing.number] = Applied(verdict, self._describe(error))
                 remaining.remove(failing)
             else:
                 results.update(done)
                 return
+
+    def _describe(self, error: pyodbc.Error) -> str:
+        if self._payload is None:
+            return describe(error)
+        # A message about the payload may quote it, in any language, and it is a bot's output.
+        numbers = ", ".join(map(str, native_numbers_of(error)))
+        return f"SQLSTATE {sqlstate_of(error)}, native error {numbers}"
 
     def _is_row_to_blame(self, transaction: Transaction, error: pyodbc.Error) -> bool:
         """Whether an error that looks like the database's own is met by one row alone.
