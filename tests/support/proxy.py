@@ -103,18 +103,21 @@ class Proxy:
         )
         self._writers -= {writer, far_writer}
 
+    def _is_held(self, data: bytes) -> bool:
+        return bool(self._hold_on) and self._hold_on in data
+
     async def _pump(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_request: bool
     ) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(65536):
-                is_held = is_request and self._hold_on and self._hold_on in data
-                if is_held and not self._holds_answer:
+                if is_request and not self._holds_answer and self._is_held(data):
                     self._flowing.clear()
                 await self._flowing.wait()
                 writer.write(data)
                 await writer.drain()
-                if is_held and self._holds_answer:
+                # Asked again: it may have been told to speak meanwhile.
+                if is_request and self._holds_answer and self._is_held(data):
                     self._flowing.clear()
         writer.close()
 
