@@ -24,7 +24,7 @@ test: .setup-test  ## the tests, but for the two kinds below
 
 .PHONY: test-faults
 test-faults: .setup-faults  ## break things for minutes: kills, silence, locks, full disks
-	$(RUN) pytest -n auto -m faults
+	$(RUN) pytest -n 3 --dist worksteal -m faults  # two cores: they mostly wait
 
 .PHONY: test-browser
 test-browser: .setup-test .setup-browser  ## the docs page in a headless Chromium, without a network

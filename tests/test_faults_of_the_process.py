@@ -24,7 +24,7 @@ from tests.support.service import KEY, Service
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(580)]
 
 DEPLOYMENTS = [f"d-{number}" for number in range(1, 41)]
-KILLS = 50
+KILLS = 25
 
 
 @contextmanager
@@ -47,9 +47,11 @@ def going_up_and_down(database: SqliteDatabase) -> Iterator[None]:
         thread.join()
 
 
+@pytest.mark.parametrize("half", ["first 25", "second 25"])  # 50 in all, on two workers
 def test_killed_at_50_random_moments_with_the_database_going_up_and_down(
-    tmp_path: Path, sqlite_database: SqliteDatabase
+    half: str, tmp_path: Path, sqlite_database: SqliteDatabase
 ) -> None:
+    assert half
     sqlite_database.add_robots(DEPLOYMENTS[1:])
     spool = tmp_path / "var/callback-spool.db"
     environment = {
