@@ -45,6 +45,7 @@ def test_a_callback_is_one_line(service: Service) -> None:
 
     assert line["level"] == "info"
     assert line["request_id"] == response.headers["X-Request-ID"]
+    assert list(line)[len(COMMON)] == "request_id"
     assert (line["deployment_id"], line["status"]) == ("d-1", "RUN_COMPLETED")
     assert (line["outcome"], line["http_status"]) == ("updated", 200)
     assert line["client"] == "127.0.0.1"

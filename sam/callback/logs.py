@@ -2,8 +2,8 @@
 
 Our events, uvicorn's, Python's warnings and crashes are rendered by one function, so a field has
 one name and one place. Fields of every line, in this order: ``timestamp`` (UTC, ISO 8601),
-``level``, ``event``, ``logger``, ``service``, ``version``, ``instance`` (the host's name) and
-``pid``; then those of the event.
+``level``, ``event``, ``logger``, ``service``, ``version``, ``instance`` (the host's name),
+``pid``, and within a request ``request_id``; then those of the event.
 """
 
 import logging
@@ -128,8 +128,10 @@ class _JsonLine:
             "event": fields.pop("event"),
             "logger": fields.pop("logger"),
             **self._common,
-            **fields,
         }
+        if "request_id" in fields:
+            line["request_id"] = fields.pop("request_id")
+        line |= fields
         try:
             return _dumps(line)
         except TypeError:
