@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sam.callback.settings import Settings
-from tests.support.databases import Database, PostgresServer, SqliteDatabase
+from tests.support.databases import Database, PostgresDatabase, PostgresServer, SqliteDatabase
 from tests.support.service import KEY, Service
 
 _NEED_A_SERVER = {"database", "service", "start_service", "sqlite_database", "postgres_server"}
@@ -34,16 +34,22 @@ def postgres_server() -> Iterator[PostgresServer]:
     server.destroy()
 
 
+@pytest.fixture
+def postgres_database(postgres_server: PostgresServer) -> PostgresDatabase:
+    """A database on the PostgreSQL server with one robot, `d-1`, that runs."""
+    database = postgres_server.create_database()
+    database.add_robots(["d-1"])
+    return database
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database(request: pytest.FixtureRequest) -> Database:
     """Each kind of database that can be run here, with one robot, `d-1`, that runs."""
     if request.param == "sqlite":
         sqlite: SqliteDatabase = request.getfixturevalue("sqlite_database")
         return sqlite
-    server: PostgresServer = request.getfixturevalue("postgres_server")
-    database = server.create_database()
-    database.add_robots(["d-1"])
-    return database
+    postgres: PostgresDatabase = request.getfixturevalue("postgres_database")
+    return postgres
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from sam.callback.storage.errors import (
     is_connection_lost,
     native_numbers_of,
 )
-from tests.support.databases import PostgresDatabase, PostgresServer, SqliteDatabase
+from tests.support.databases import PostgresDatabase, SqliteDatabase
 
 ROW_FAULT, ROW_LUCK = ErrorClass.ROW_FAULT, ErrorClass.ROW_LUCK
 DATABASE, UNKNOWN = ErrorClass.DATABASE, ErrorClass.UNKNOWN
@@ -137,13 +137,6 @@ def test_sqlite_a_lock_is_the_whole_files(sqlite_database: SqliteDatabase) -> No
             connection.execute(UPDATE, "RUN", "d-1")
     assert classify(caught.value, SQLITE) is DATABASE
     assert "lock" in advice_on(caught.value)
-
-
-@pytest.fixture
-def postgres_database(postgres_server: PostgresServer) -> PostgresDatabase:
-    database = postgres_server.create_database()
-    database.add_robots(["d-1"])
-    return database
 
 
 def postgres_error(

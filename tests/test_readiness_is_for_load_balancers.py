@@ -1,12 +1,10 @@
 """/ready: 200 while callbacks can be made safe, 503 while they cannot or the service is ending."""
 
 import signal
-import sys
 import time
 from collections.abc import Callable
 
 import httpx
-import pytest
 
 from tests.support.callbacks import body
 from tests.support.conditions import eventually
@@ -50,7 +48,6 @@ def test_one_of_database_and_spool_is_enough(
     eventually(lambda: ready(service) == (200, "ok"))
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM to catch")
 def test_while_draining_it_sends_traffic_elsewhere_and_callbacks_are_still_taken(
     start_service: Callable[..., Service], sqlite_database: SqliteDatabase
 ) -> None:
@@ -67,7 +64,6 @@ def test_while_draining_it_sends_traffic_elsewhere_and_callbacks_are_still_taken
     assert service.stop() == 0
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM to catch")
 def test_a_second_signal_ends_the_wait(
     start_service: Callable[..., Service], sqlite_database: SqliteDatabase
 ) -> None:

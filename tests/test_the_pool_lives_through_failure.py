@@ -18,18 +18,11 @@ from sam.callback.storage.errors import (
     PoolExhaustedError,
 )
 from sam.callback.storage.session import Transaction
-from tests.support.databases import PostgresDatabase, PostgresServer, SqliteDatabase
+from tests.support.databases import PostgresDatabase, SqliteDatabase
 from tests.support.proxy import Proxy, proxy_to
 
 UPDATE = 'UPDATE robots SET status = ? WHERE "deploymentId" = ?'
 OpenConnector = Callable[..., AbstractAsyncContextManager[DatabaseConnector]]
-
-
-@pytest.fixture
-def postgres_database(postgres_server: PostgresServer) -> PostgresDatabase:
-    database = postgres_server.create_database()
-    database.add_robots(["d-1"])
-    return database
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable
 
@@ -11,8 +10,6 @@ import pytest
 from tests.support.callbacks import body
 from tests.support.databases import PostgresServer, SqliteDatabase
 from tests.support.service import KEY, Service
-
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM to catch")
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])

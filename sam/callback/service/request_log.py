@@ -70,7 +70,7 @@ class RequestLogMiddleware:
         try:
             await self._app(scope, receive, send_with_id)
         except ClientDisconnect:
-            pass  # nobody is left to answer; the line says so
+            line_of(scope)["reason"] = "sender_hung_up"  # and nobody is left to answer
         except Exception:  # noqa: BLE001 - the last stop before the server
             _log.exception("crash")
             line_of(scope)["reason"] = "crash"
