@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from tests.support.callbacks import body
-from tests.support.databases import SqliteDatabase
+from tests.support.databases import PostgresDatabase, SqliteDatabase
 from tests.support.service import KEY, Service, clean_environment
 
 COMMON = ["timestamp", "level", "event", "logger", "service", "version", "instance", "pid"]
@@ -185,3 +185,36 @@ def test_console_lines_are_for_people() -> None:
     assert "hello" in run.stdout
     assert "number=1" in run.stdout
     assert "\x1b" not in run.stdout  # not a terminal, so no colour
+
+
+def test_what_a_driver_prints_is_a_line(
+    postgres_database: PostgresDatabase, start_service: Callable[..., Service]
+) -> None:
+    postgres_database.execute(  # libpq prints the warning that each connection then gets
+        "UPDATE pg_database SET datcollversion = '0' WHERE datname = ?", postgres_database.name
+    )
+    service = start_service(SQL_SAM_CONNECTION_STRING=postgres_database.connection_string)
+
+    assert service.post(body("d-1", "DONE")).json()["outcome"] == "updated"
+    line = service.wait_for_event("native_output")
+
+    assert line["level"] == "warning"
+    assert "collation version" in line["text"]
+    assert service.stop() == 0  # with nothing on standard error
+
+
+def test_a_crash_of_the_interpreter_shows_on_standard_error() -> None:
+    script = (
+        "import faulthandler\n"
+        "from sam.callback import logs\n"
+        "from sam.callback.commands.native_output import logged_native_output\n"
+        "from sam.callback.settings import LogFormat, LogLevel\n"
+        "logs.configure(LogLevel.INFO, LogFormat.JSON)\n"
+        "with logged_native_output():\n"
+        "    faulthandler._sigsegv()\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert ended.returncode != 0
+    assert "Fatal Python error: Segmentation fault" in ended.stderr

@@ -138,7 +138,7 @@ class Service:
         self._process.stdout.close()
         for secret in self._secrets:
             assert not any(secret in text for text in [errors, *self.output])
-        assert not errors
+        assert not errors, errors
         return status
 
     def _read(self) -> None:

@@ -9,6 +9,7 @@ import typer
 
 from sam.callback import logs
 from sam.callback.commands import embedded
+from sam.callback.commands.native_output import logged_native_output
 from sam.callback.commands.refusal import refuse, require_driver_manager
 from sam.callback.settings import SettingsError, load_settings
 
@@ -44,7 +45,8 @@ def serve(
     for signal_number in (signal.SIGINT, signal.SIGTERM):
         # Uvicorn takes both while it serves and, once drained, raises again what it took.
         signal.signal(signal_number, _end)
-    run(app, settings)
+    with logged_native_output():
+        run(app, settings)
 
 
 def _end(_signal_number: int, _frame: object) -> NoReturn:
