@@ -6,7 +6,6 @@ from typing import Any
 from uuid import uuid4
 
 import structlog
-from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -64,7 +63,8 @@ class RequestLogMiddleware:
             nonlocal http_status
             if message["type"] == "http.response.start":
                 http_status = message["status"]
-                MutableHeaders(scope=message)[HEADER] = request_id
+                # A new list: an answer that is sent more than once keeps its own.
+                message["headers"] = [*message["headers"], (_HEADER_NAME, request_id.encode())]
             await send(message)
 
         try:

@@ -1,6 +1,7 @@
 """Uvicorn, set up: where it listens, what it leaves to us, and how it ends."""
 
 import asyncio
+import gc
 import socket
 from types import FrameType
 from typing import Final
@@ -28,6 +29,10 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
+        # What is here now stays. A full collection would look at all of it again, and the event
+        # loop would stop for it: docs/decisions/0008-the-hot-path.md has the figures.
+        gc.collect()
+        gc.freeze()
         for server in getattr(self, "servers", []):
             for listening in server.sockets:
                 host, port = listening.getsockname()[:2]
