@@ -74,6 +74,8 @@ class Inbox:
             schedule,
             numbering,
             max_batches=self._connector.size,
+            # One for each connection, and as many again whose senders have hung up.
+            max_in_flight=2 * settings.callback_max_connections,
             time_limit=settings.callback_db_timeout,
         )
         self.replayer = Replayer(

@@ -30,6 +30,15 @@ _log = get_logger(__name__)
 class NotSafeError(Exception):
     """Neither the database nor the spool could take a callback: it may be lost."""
 
+    reason = "not_safe"
+    """Why, in one word, for logs and metrics."""
+
+
+class OverloadedError(NotSafeError):
+    """Too many callbacks are in flight."""
+
+    reason = "overloaded"
+
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
@@ -91,7 +100,15 @@ class Recorder:
         schedule: When entries of the spool are tried again.
         numbering: The numbers of callbacks.
         max_batches: How many batches may be under way.
+        max_in_flight: How many callbacks may wait to be made safe.
         time_limit: Seconds for a callback's COMMIT.
+
+    Attributes:
+        in_flight: How many callbacks wait to be made safe.
+        replaying: Deployments whose entries are being applied from the spool.
+        passed_by: Deployments that were written to the database while the spool could not be read,
+            with the numbers: an older entry that turns up there later is not to be applied.
+        spooled: Set when there is something new to apply.
     """
 
     def __init__(
@@ -103,6 +120,7 @@ class Recorder:
         numbering: Numbering,
         *,
         max_batches: int,
+        max_in_flight: int,
         time_limit: float,
     ) -> None:
         self._repository = repository
@@ -110,14 +128,12 @@ class Recorder:
         self._health = health
         self._schedule = schedule
         self._numbering = numbering
+        self._max_in_flight = max_in_flight
         self._time_limit = time_limit
+        self.in_flight = 0
         self.replaying: set[str] = set()
-        """Deployments whose entries are being applied from the spool."""
         self.passed_by: dict[str, int] = {}
-        """Deployments that were written to the database while the spool could not be read, with
-        the numbers: an older entry that turns up there later is not to be applied."""
         self.spooled = asyncio.Event()
-        """Set when there is something new to apply."""
         self.batcher: Batcher[Recorded] = Batcher(
             self._process, max_batches=max_batches, is_blocked=self._is_blocked
         )
@@ -130,8 +146,14 @@ class Recorder:
         Raises:
             NotSafeError: If it could not be done.
         """
+        if self.in_flight >= self._max_in_flight:
+            raise OverloadedError(f"{self.in_flight} callbacks are in flight already.")
         callback = Callback(self._numbering.next(), deployment_id, status, payload)
-        return await self.batcher.submit(callback, now() + self._time_limit)
+        self.in_flight += 1
+        try:
+            return await self.batcher.submit(callback, now() + self._time_limit)
+        finally:
+            self.in_flight -= 1
 
     async def keep_invalid(self, body: bytes, reason: str) -> None:
         """Keep a body that was not understood, for an operator, if there is room for it."""

@@ -14,7 +14,7 @@ from fastapi.routing import APIRoute
 from pydantic import ValidationError
 
 from sam.callback.inbox.inbox import Inbox
-from sam.callback.inbox.recorder import NotSafeError
+from sam.callback.inbox.recorder import NotSafeError, OverloadedError
 from sam.callback.service import openapi
 from sam.callback.service.limits import read_body
 from sam.callback.service.request_log import line_of, request_id_of
@@ -23,6 +23,12 @@ from sam.callback.settings import Settings
 
 PATH: Final = "/callback"
 RETRY_AFTER_SECONDS: Final = 5
+
+_NOT_SAFE = (
+    "The callback could not be made safe: neither the database nor the spool can take it. "
+    "Send it again."
+)
+_TOO_MANY = "Too many callbacks wait to be made safe. Send it again."
 
 
 class _Route(APIRoute):
@@ -79,11 +85,10 @@ async def _record(
     try:
         recorded = await inbox.record(deployment_id, status, body)
     except NotSafeError as error:
-        line.update(reason="not_safe", error=str(error))
+        line.update(reason=error.reason, error=str(error))
         raise HTTPException(
             503,
-            "The callback could not be made safe: neither the database nor the spool can take it. "
-            "Send it again.",
+            _TOO_MANY if isinstance(error, OverloadedError) else _NOT_SAFE,
             headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
         ) from None
     line["outcome"] = recorded.outcome
