@@ -7,8 +7,10 @@ the variable, in small letters). An empty variable counts as one that is not set
 
 import re
 import ssl
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import (
@@ -252,6 +254,19 @@ class Settings(SpoolSettings):
         return value
 
 
+class ClientSettings(BaseSettings):
+    """What a client of the service must know, on a machine that need not have its other settings.
+
+    Each means what it means to the service.
+    """
+
+    model_config = SpoolSettings.model_config
+
+    callback_port: int = Field(Settings.model_fields["callback_port"].default, ge=0, le=65535)
+    callback_api_key: ApiKey | None = None
+    callback_ssl_certfile: Path | None = None
+
+
 def load_settings() -> Settings:
     """Read and check the settings.
 
@@ -270,14 +285,28 @@ def load_spool_settings() -> SpoolSettings:
     return _load(SpoolSettings)
 
 
-S = TypeVar("S", bound=SpoolSettings)
+def load_client_settings(**given: str) -> ClientSettings:
+    """Read and check the settings of a client, whatever the others are.
+
+    Args:
+        given: What was found out otherwise; it comes before the environment.
+
+    Raises:
+        SettingsError: If one of them is wrong.
+    """
+    return _load(ClientSettings, given)
 
 
-def _load(kind: type[S]) -> S:
+S = TypeVar("S", bound=BaseSettings)
+
+
+def _load(kind: type[S], given: Mapping[str, Any] = MappingProxyType({})) -> S:
+    secrets = SECRETS_DIRECTORY if SECRETS_DIRECTORY.is_dir() else None
     try:
-        return kind(_secrets_dir=SECRETS_DIRECTORY if SECRETS_DIRECTORY.is_dir() else None)
+        return kind(_secrets_dir=secrets, **given)
     except ValidationError as error:
-        raise SettingsError(_explain(error)) from None
+        what_cannot = "The service cannot start" if kind is Settings else "Nothing was done"
+        raise SettingsError(f"{what_cannot}: {_explain(error)}") from None
 
 
 def _explain(error: ValidationError) -> str:
@@ -297,7 +326,7 @@ def _explain(error: ValidationError) -> str:
     where = f"the environment, in a file .env, or as files in {SECRETS_DIRECTORY}"
     return "\n".join(
         [
-            f"The service cannot start: {number} missing or wrong.",
+            f"{number} missing or wrong.",
             *lines,
             f"Set variables in {where}; .env.example shows every one.",
         ]

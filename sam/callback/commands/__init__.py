@@ -7,7 +7,11 @@ import typer
 from sam.callback import __version__
 from sam.callback.commands import spool
 from sam.callback.commands.demo import demo
+from sam.callback.commands.send import EPILOG as SEND_EPILOG
+from sam.callback.commands.send import send
 from sam.callback.commands.serve import serve
+from sam.callback.commands.simulate import EPILOG as SIMULATE_EPILOG
+from sam.callback.commands.simulate import simulate
 
 app = typer.Typer(
     help="Receives Automation 360 callbacks and writes their status into SAM's database.",
@@ -17,6 +21,8 @@ app = typer.Typer(
 )
 app.command()(serve)
 app.command()(demo)
+app.command(epilog=SEND_EPILOG)(send)
+app.command(epilog=SIMULATE_EPILOG)(simulate)
 app.add_typer(spool.app, name="spool")
 
 

@@ -2,16 +2,20 @@
 
 import os
 import sqlite3
+import uuid
 from contextlib import closing
 from pathlib import Path
 from typing import Final
 
 from dotenv import dotenv_values
 
+from sam.callback.commands.refusal import refuse
 from sam.callback.settings import Settings
 
 DATABASE: Final = Path("var/sam.db")
 KEY: Final = "local-demo-key"
+SIMULATED_ROBOTS: Final = 1_000
+_SIMULATED: Final = uuid.UUID("5d3c1b0e-53e8-4b6c-9d0a-6c1f6e0f8a11")
 _DEFAULTS = {"CALLBACK_API_KEY": KEY, "CALLBACK_HOST": "127.0.0.1"}
 
 
@@ -47,6 +51,38 @@ def robots(directory: Path = Path()) -> list[tuple[str, str, str]]:
         return connection.execute(
             "SELECT name, deploymentId, status FROM robots ORDER BY id"
         ).fetchall()
+
+
+def first_deployment() -> str:
+    """Return the deployment of the first robot; end with exit status 2 if there is no database."""
+    _require_database()
+    return robots()[0][1]
+
+
+def add_robots() -> list[str]:
+    """Add robots for a simulation, if they are not there; return their deployments.
+
+    A360 calls once per deployment. Many callbacks for a handful of robots would only wait for one
+    another.
+    """
+    _require_database()
+    simulated = [
+        (f"Simulated {number}", str(uuid.uuid5(_SIMULATED, str(number))))
+        for number in range(1, SIMULATED_ROBOTS + 1)
+    ]
+    with closing(sqlite3.connect(DATABASE)) as connection, connection:
+        connection.executemany(
+            "INSERT OR IGNORE INTO robots (name, deploymentId) VALUES (?, ?)", simulated
+        )
+    return [deployment_id for _, deployment_id in simulated]
+
+
+def _require_database() -> None:
+    if not DATABASE.is_file():
+        refuse(
+            f"There is no {DATABASE} here: begin with `make run`, and say --embedded in the same "
+            "directory."
+        )
 
 
 def how_to_try(settings: Settings) -> str:
