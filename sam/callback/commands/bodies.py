@@ -24,8 +24,9 @@ _STATUSES: Final = {
 _OUTPUT_SIZES: Final[dict[int | None, int]] = {None: 20, 0: 20, 60: 50, 2_000: 9, 64_000: 1}
 
 
-def made_up(deployments: Sequence[str] | None, chance: random.Random) -> Iterator[bytes]:
+def made_up(deployments: Sequence[str] | None, seed: int) -> Iterator[bytes]:
     """Yield bodies without end, for each deployment in turn, or for ever new ones."""
+    chance = random.Random(seed)  # noqa: S311 - no secret
     statuses, status_weights = list(_STATUSES), list(_STATUSES.values())
     sizes, size_weights = list(_OUTPUT_SIZES), list(_OUTPUT_SIZES.values())
     for deployment_id in itertools.cycle(deployments) if deployments else _new_ones(chance):

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import random
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
@@ -147,15 +146,14 @@ def _bodies(
     """Return the bodies, without end, and how many there are in the file that they come from."""
     if sum((bodies is not None, deployments is not None, use_embedded)) > 1:
         refuse("Of --bodies, --deployments and --embedded, give one.")
-    chance = random.Random(seed)  # noqa: S311 - no secret
     if bodies is not None:
         return bodies_of.from_file(bodies), bodies_of.lines_in(bodies)
     if deployments is not None:
         those = bodies_of.deployments_in(deployments)
-        return bodies_of.made_up(those, chance), len(those)
+        return bodies_of.made_up(those, seed), len(those)
     if use_embedded:
-        return bodies_of.made_up(embedded.add_robots(), chance), None
-    return bodies_of.made_up(None, chance), None
+        return bodies_of.made_up(embedded.add_robots(), seed), None
+    return bodies_of.made_up(None, seed), None
 
 
 def _warn(target: Target, *, yes: bool) -> None:
@@ -204,14 +202,13 @@ async def _run(
 def _progress() -> Progress:
     console = Console(stderr=True)
     return Progress(
-        TextColumn("{task.fields[so_far]}", table_column=Column(ratio=1, overflow="fold")),
         BarColumn(bar_width=20),
         TaskProgressColumn(),
         TimeElapsedColumn(),
+        TextColumn("{task.fields[so_far]}", table_column=Column(overflow="fold")),
         console=console,
         auto_refresh=False,  # its thread would take time from what is measured
         disable=not console.is_terminal,
-        expand=True,
     )
 
 

@@ -1,0 +1,341 @@
+"""`simulate`: many callbacks to a real service, and an honest account of the answers."""
+
+import asyncio
+import itertools
+import json
+import os
+import signal
+import sqlite3
+import ssl
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from sam.callback.commands import embedded
+from sam.callback.commands.answers import Fault, NotTakenError
+from sam.callback.commands.bodies import made_up
+from sam.callback.commands.client import CallbackClient
+from sam.callback.commands.load import Plan, Tally, send_load
+from sam.callback.commands.target import Target
+from sam.callback.model import Outcome
+from sam.callback.service.schemas import CallbackAnswer, CallbackPayload
+from tests.support.conditions import eventually
+from tests.support.databases import SqliteDatabase
+from tests.support.load import spooled
+from tests.support.service import KEY, Service, clean_environment, run_to_its_end
+
+NO_ROBOT = "The deployments are made up"
+
+
+def simulate(
+    service: Service, *arguments: str, **variables: str
+) -> "subprocess.CompletedProcess[str]":
+    environment = {"CALLBACK_API_KEY": KEY, **variables}
+    return run_to_its_end(
+        service.directory, environment, "simulate", "--url", service.url, *arguments
+    )
+
+
+def start(service: Service, *arguments: str) -> "subprocess.Popen[str]":
+    """Start it; the caller ends it."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "sam.callback", "simulate", "--url", service.url, *arguments],
+        cwd=service.directory,
+        env=clean_environment(CALLBACK_API_KEY=KEY),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+    )
+
+
+def callbacks(service: Service) -> list[dict[str, object]]:
+    return [line for line in service.lines if line["event"] == "callback"]
+
+
+# --- Against the real service -------------------------------------------------------------------
+
+
+def test_on_the_embedded_database_every_callback_updates_a_robot(
+    start_service: Callable[..., Service], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("SQL_SAM_CONNECTION_STRING", "CALLBACK_API_KEY", "CALLBACK_HOST"):
+        monkeypatch.setenv(name, "")  # so that what is set next does not outlive this test
+    embedded.prepare()
+    service = start_service(
+        SQL_SAM_CONNECTION_STRING=os.environ["SQL_SAM_CONNECTION_STRING"],
+        CALLBACK_API_KEY=embedded.KEY,
+    )
+
+    run = simulate(service, "--embedded", "--connections", "64", CALLBACK_API_KEY="")
+
+    assert (run.returncode, run.stderr) == (0, "")
+    assert run.stdout.startswith("1000 callbacks in ")
+    assert [line.split() for line in run.stdout.splitlines() if "updated" in line] == [
+        ["updated", "1000"]
+    ]
+    assert "p50" in run.stdout
+    with closing(sqlite3.connect(tmp_path / "var/sam.db")) as connection:
+        counts = connection.execute(
+            "SELECT status = 'RUNNING', count(*) FROM robots WHERE name LIKE 'Simul%' GROUP BY 1"
+        ).fetchall()
+    assert counts == [(0, 1000)]
+
+
+def test_deployments_come_from_a_file_once_each(
+    service: Service, sqlite_database: SqliteDatabase, tmp_path: Path
+) -> None:
+    sqlite_database.add_robots(["d-2", "d-3"])
+    (tmp_path / "ids").write_text("d-1\n\n d-2 \nd-3\n")
+
+    run = simulate(service, "--deployments", "ids", "--json")
+
+    assert (run.returncode, run.stderr) == (0, "")
+    summary = json.loads(run.stdout)
+    assert summary["callbacks"] == 3
+    assert summary["outcomes"] == {"updated": 3}
+    assert summary["failures"] == {}
+    assert list(summary["latencyMs"]) == ["p50", "p95", "p99", "max"]
+    assert "RUNNING" not in sqlite_database.statuses().values()
+
+
+def test_bodies_come_from_a_file_and_begin_again(
+    service: Service, sqlite_database: SqliteDatabase, tmp_path: Path
+) -> None:
+    sqlite_database.add_robots(["d-2"])
+    bodies = [{"deploymentId": "d-1", "status": "ONE"}, {"deploymentId": "d-2", "status": "TWO"}]
+    (tmp_path / "bodies").write_text("\n\n".join(map(json.dumps, bodies)))
+
+    assert json.loads(simulate(service, "--bodies", "bodies", "--json").stdout)["callbacks"] == 2
+    assert sqlite_database.statuses() == {"d-1": "ONE", "d-2": "TWO"}
+    run = simulate(service, "--bodies", "bodies", "--count", "5", "--connections", "1")
+    assert run.stdout.startswith("5 callbacks in ")
+    eventually(lambda: len(callbacks(service)) == 7)
+    assert [line["status"] for line in callbacks(service)][2:] == ["ONE", "TWO"] * 2 + ["ONE"]
+
+
+def test_made_up_deployments_are_warned_about(service: Service) -> None:
+    run = simulate(service, "--count", "5")
+    assert run.returncode == 0
+    assert NO_ROBOT in run.stderr
+    assert "spool" in run.stderr
+    assert len(spooled(service.directory / "var/callback-spool.db")) == 5
+
+
+def test_another_machines_spool_is_not_filled_without_a_yes(service: Service) -> None:
+    elsewhere = "http://no-such-host.invalid"
+    asked = simulate(service, "--url", elsewhere)
+    assert asked.returncode == 1
+    assert "Fill the spool behind" in asked.stderr
+    told = simulate(service, "--url", elsewhere, "--yes")
+    assert told.returncode == Fault.UNREACHABLE.exit_status
+
+
+def test_a_database_that_is_locked_shows_as_queued_and_as_no_failure(
+    service: Service, sqlite_database: SqliteDatabase, tmp_path: Path
+) -> None:
+    sqlite_database.add_robots(f"r-{number}" for number in range(50))
+    (tmp_path / "ids").write_text("\n".join(f"r-{number}" for number in range(50)))
+    with closing(sqlite3.connect(sqlite_database.path, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        run = simulate(service, "--deployments", "ids", "--json")
+    assert run.returncode == 0
+    assert json.loads(run.stdout)["outcomes"] == {"queued": 50}
+    eventually(lambda: "RUNNING" not in {**sqlite_database.statuses(), "d-1": "-"}.values())
+
+
+def test_a_service_that_dies_is_counted_and_is_exit_status_1(service: Service) -> None:
+    process = start(service, "--rate", "100", "--duration", "3", "--json")
+    eventually(lambda: len(callbacks(service)) > 20)
+    service.kill()
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode == 1
+    summary = json.loads(output)
+    assert summary["callbacks"] == 300
+    assert summary["outcomes"]["unmatched"] > 20
+    assert summary["failures"]["unreachable"] > 0
+    assert sum(summary["outcomes"].values()) + sum(summary["failures"].values()) == 300
+    assert any("Connection refused" in message for message in summary["messages"])
+
+
+def test_a_stopped_service_is_said_so_at_once(service: Service) -> None:
+    service.stop()
+    run = simulate(service)
+    assert (run.returncode, run.stdout) == (Fault.UNREACHABLE.exit_status, "")
+    assert f"Cannot connect to {service.url}/callback: Connection refused" in run.stderr
+    assert "That was the first callback; no other was sent." in run.stderr
+
+
+def test_a_wrong_key_is_said_so_after_one_callback(service: Service) -> None:
+    run = simulate(service, CALLBACK_API_KEY="another-key")
+    assert (run.returncode, run.stdout) == (Fault.WRONG_KEY.exit_status, "")
+    assert "refuses the key" in run.stderr
+    assert "another-key" not in run.stderr
+    eventually(lambda: any(line.get("reason") == "wrong_key" for line in service.lines))
+    assert len([line for line in service.lines if line.get("reason") == "wrong_key"]) == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is not a signal to a process there")
+def test_ctrl_c_sums_up_so_far(service: Service) -> None:
+    process = start(service, "--rate", "50", "--duration", "1 h")
+    eventually(lambda: len(callbacks(service)) > 5)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert " callbacks in " in output
+    assert "unmatched" in output
+    assert "Traceback" not in errors
+
+
+# --- What a person sees -------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals of this kind")
+def test_a_terminal_shows_a_bar_and_a_pipe_none(service: Service) -> None:
+    import pty  # noqa: PLC0415 - not on Windows
+
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sam.callback", "simulate", "--url", service.url, "--count", "20"],
+        cwd=service.directory,
+        env=clean_environment(CALLBACK_API_KEY=KEY, TERM="xterm", COLUMNS="60"),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    seen = b""
+    # Linux says EIO once nobody holds the other end.
+    while part := _read_or_nothing(ours):
+        seen += part
+    output, _ = process.communicate(timeout=20)
+    os.close(ours)
+    assert process.returncode == 0
+    assert "100%" in seen.decode()
+    assert "20 unmatched" in seen.decode()
+    assert "100%" not in output.decode()
+
+    piped = simulate(service, "--count", "20")
+    assert "100%" not in piped.stdout + piped.stderr
+    assert "\x1b" not in piped.stdout + piped.stderr
+
+
+def _read_or_nothing(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, 4096)
+    except OSError:
+        return b""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--bodies", "no-such-file"], "no-such-file cannot be read"),
+        (["--deployments", "no-such-file"], "no-such-file cannot be read"),
+        (["--bodies", "empty"], "--bodies empty is empty"),
+        (["--deployments", "empty"], "--deployments empty is empty"),
+        (["--bodies", "pretty"], "line 1 is not JSON"),
+        (["--bodies", "pretty", "--deployments", "empty"], "give one"),
+        (["--embedded"], "There is no var/sam.db here"),
+        (["--duration", "soon"], "is no time"),
+        (["--rate", "0"], "--rate"),
+        (["--connections", "0"], "--connections"),
+        (["--ca-file", "empty"], "--ca-file empty cannot be used"),
+    ],
+)
+def test_what_cannot_be_simulated_is_said_before_anything_is_sent(
+    arguments: list[str], words: str, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").write_text("\n")
+    (tmp_path / "pretty").write_text('{\n  "deploymentId": "d-1"\n}')
+    run = run_to_its_end(tmp_path, {"CALLBACK_API_KEY": KEY}, "simulate", *arguments)
+    assert (run.returncode, run.stdout) == (2, "")
+    assert words in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+# --- What is sent, and how it is measured -------------------------------------------------------
+
+
+def test_made_up_bodies_are_callbacks_of_every_kind() -> None:
+    bodies = list(itertools.islice(made_up(["a", "b"], seed=1), 2_000))
+    parsed = [CallbackPayload.model_validate_json(body) for body in bodies]
+    assert [each.deploymentId for each in parsed[:4]] == ["a", "b", "a", "b"]
+    assert {each.status for each in parsed} >= {"RUN_COMPLETED", "RUN_FAILED", "RUN_TIMED_OUT"}
+    sizes = sorted(map(len, bodies))
+    assert sizes[0] < 150
+    assert 60_000 < sizes[-1] < 2**20
+    new = [json.loads(each) for each in itertools.islice(made_up(None, seed=1), 100)]
+    assert len({each["deploymentId"] for each in new}) == 100
+
+
+class ScriptedClient(CallbackClient):
+    """Takes as long for each callback as it is told."""
+
+    def __init__(self, seconds: Iterator[float | Fault]) -> None:
+        super().__init__(
+            Target("http://x/callback", SecretStr(KEY)),
+            timeout=1,
+            context=ssl.create_default_context(),
+        )
+        self._seconds = seconds
+
+    async def post(self, body: bytes) -> CallbackAnswer:
+        match next(self._seconds):
+            case Fault() as fault:
+                raise NotTakenError(fault, body.decode())
+            case seconds:
+                await asyncio.sleep(seconds)
+        return CallbackAnswer(outcome=Outcome.UPDATED, deploymentId="d-1", requestId="r-1")
+
+
+async def test_at_a_rate_a_standstill_counts_for_all_that_were_due() -> None:
+    stands_still_once = itertools.chain([0.0, 0.4], itertools.repeat(0.0))
+    tally = Tally()
+    await send_load(
+        [ScriptedClient(stands_still_once)],
+        itertools.repeat(b"{}"),
+        Plan(count=None, seconds=0.4, rate=500),
+        tally,
+    )
+    # Whoever began to measure when it could send would find one slow callback among 200.
+    assert tally.latency.percentile(50) >= 0.19
+    assert tally.latency.maximum >= 0.4
+    assert tally.answered == tally.sent == 200
+
+
+async def test_each_failure_is_counted_and_the_first_of_its_kind_is_kept() -> None:
+    script: list[float | Fault] = [0.0, Fault.UNAVAILABLE, Fault.UNAVAILABLE, Fault.NO_ANSWER, 0.0]
+    tally = Tally()
+    await send_load(
+        [ScriptedClient(iter(script))],
+        (str(number).encode() for number in itertools.count()),
+        Plan(count=5, seconds=None, rate=1_000),
+        tally,
+    )
+    assert tally.outcomes == {Outcome.UPDATED: 2}
+    assert tally.faults == {Fault.UNAVAILABLE: 2, Fault.NO_ANSWER: 1}
+    assert tally.examples == {Fault.UNAVAILABLE: "1", Fault.NO_ANSWER: "3"}
+    assert tally.latency.count == 2
+
+
+@pytest.mark.parametrize(
+    ("plan", "answered", "seconds", "part"),
+    [
+        (Plan(count=10, seconds=None, rate=None), 5, 99, 0.5),
+        (Plan(count=None, seconds=10, rate=None), 99, 5, 0.5),
+        (Plan(count=None, seconds=10, rate=2), 5, 9, 0.25),
+        (Plan(count=10, seconds=10, rate=2), 5, 9, 0.5),
+        (Plan(count=10, seconds=10, rate=None), 5, 9, 0.9),
+        (Plan(count=10, seconds=None, rate=None), 11, 0, 1.0),
+    ],
+)
+def test_how_much_is_done(plan: Plan, answered: int, seconds: float, part: float) -> None:
+    assert plan.part_done(answered, seconds) == part
