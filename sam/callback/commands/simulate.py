@@ -185,18 +185,23 @@ async def _run(
             )
             for _ in range(connections)
         ]
-        sending = asyncio.create_task(send_load(clients, source, plan, tally))
-        try:
-            with _progress() as progress:
-                bar = progress.add_task("", total=1.0, so_far="")
-                while not sending.done():
-                    await asyncio.wait([sending], timeout=_REFRESH_SECONDS)
-                    so_far = perf_counter() - tally.started
-                    part = 1.0 if sending.done() else plan.part_done(tally.answered, so_far)
-                    progress.update(bar, completed=part, so_far=_so_far(tally), refresh=True)
-        finally:
-            sending.cancel()
-        await sending
+        with _progress() as progress:
+            bar = progress.add_task("", total=1.0, so_far="")
+
+            def refresh(part: float) -> None:
+                progress.update(bar, completed=part, so_far=_so_far(tally), refresh=True)
+
+            async def keep_refreshing() -> None:
+                while True:
+                    refresh(plan.part_done(tally.answered, perf_counter() - tally.started))
+                    await asyncio.sleep(_REFRESH_SECONDS)
+
+            refreshing = asyncio.create_task(keep_refreshing())
+            try:
+                await send_load(clients, source, plan, tally)
+                refresh(1.0)
+            finally:
+                refreshing.cancel()
 
 
 def _progress() -> Progress:
