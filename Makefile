@@ -30,6 +30,14 @@ test-faults: .setup-faults  ## break things for minutes: kills, silence, locks, 
 test-browser: .setup-test .setup-browser  ## the docs page in a headless Chromium, without a network
 	$(RUN) --group browser pytest -m browser
 
+.PHONY: bench
+bench: .setup-test  ## measure everything, and write docs/benchmarks.md: half an hour on a quiet machine
+	$(RUN) --group bench -m tests.benchmarks run --page
+
+.PHONY: bench-quick
+bench-quick: .setup-test  ## measure the most of it in under a minute
+	$(RUN) --group bench -m tests.benchmarks run --quick
+
 .PHONY: lint
 lint: .setup-test  ## style, types, import rules, spelling, scripts, workflows
 	$(RUN) ruff format --check

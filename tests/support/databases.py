@@ -68,12 +68,17 @@ class SqliteDatabase:
 
 
 class PostgresServer:
-    """A PostgreSQL server on a port of its own, gone with its directory when stopped."""
+    """A PostgreSQL server on a port of its own, gone with its directory when stopped.
 
-    def __init__(self) -> None:
+    Args:
+        durable: Whether a COMMIT waits for the disk. Tests that cut no power need not wait.
+    """
+
+    def __init__(self, *, durable: bool = False) -> None:
+        self._fsync = "on" if durable else "off"
         self._binaries = _postgres_binaries()
         self.directory = Path(tempfile.mkdtemp(prefix="sam-callback-postgres-"))
-        self.port = _free_port()
+        self.port = free_port()
         self._databases = 0
         # PostgreSQL refuses to run as root.
         self._user = "postgres" if os.name == "posix" and os.geteuid() == 0 else None
@@ -85,7 +90,7 @@ class PostgresServer:
     def start(self) -> None:
         options = (
             f"-p {self.port} -k {self.directory} -c listen_addresses=127.0.0.1"
-            " -c fsync=off -c max_connections=50"
+            f" -c fsync={self._fsync} -c max_connections=50"
         )
         self._run(
             "pg_ctl", "start", "--wait", f"--log={self.directory}/log", f"--options={options}"
@@ -177,7 +182,8 @@ def _postgres_binaries() -> Path:
     return Path(found).parent
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Find a port that nobody listens on."""
     with closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

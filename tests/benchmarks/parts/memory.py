@@ -1,0 +1,73 @@
+"""How much memory do 1,000 open connections take, and does it grow over a million callbacks?"""
+
+from functools import partial
+from typing import Final
+
+from tests.benchmarks.databases import DatabaseName
+from tests.benchmarks.measure import measure, warm_up
+from tests.benchmarks.results import Cell, Growth, Results, Spread
+from tests.benchmarks.run import Run, bodies_for, environment_for
+from tests.benchmarks.server import running
+from tests.benchmarks.subject import Subject
+
+PART = "memory"
+OPEN_CONNECTIONS: Final = 1000
+GROWTH_CONNECTIONS: Final = 64
+CHUNK_SECONDS: Final = 5.0
+
+
+def cell() -> Cell:
+    """Return the cell with 1,000 connections."""
+    return Cell(
+        part=PART,
+        database=DatabaseName.SQLITE,
+        subject=Subject.SERVICE,
+        connections=OPEN_CONNECTIONS,
+        round=1,
+    )
+
+
+def run(run: Run) -> None:
+    """Measure both, in one process."""
+    this = cell()
+    wanted = run.options.growth_callbacks
+    if run.has_all([this]) and run.results.growth and run.results.growth[-1].callbacks >= wanted:
+        return
+    run.results.growth = []
+    with (
+        run.failing_alone([this]),
+        run.databases.fresh(DatabaseName.SQLITE, run.options.rows) as target,
+        bodies_for(target) as bodies,
+        running(Subject.SERVICE, environment_for(target)) as server,
+    ):
+        warm_up(server, bodies)
+        callbacks = 0
+        while callbacks < wanted:
+            figures = measure(server, bodies, connections=GROWTH_CONNECTIONS, seconds=CHUNK_SECONDS)
+            if not figures.answers:
+                raise RuntimeError("no callback is answered any more")
+            callbacks += figures.answers
+            run.results.growth.append(Growth(callbacks=callbacks, rss_mb=server.rss_mb))
+            run.save()
+        run.say(f"memory over {callbacks:,} callbacks: {growth_of(run.results)}")
+        run.take(
+            this,
+            partial(
+                measure,
+                server,
+                bodies,
+                connections=OPEN_CONNECTIONS,
+                seconds=run.options.seconds,
+            ),
+        )
+
+
+def growth_of(results: Results) -> tuple[float, float] | None:
+    """Return the memory early on and at the end, in 10^6 bytes: medians of a tenth of the samples.
+
+    The first tenth is left out: until then buffers and caches take their size.
+    """
+    samples = [growth.rss_mb for growth in results.growth]
+    tenth = max(1, len(samples) // 10)
+    early, late = Spread.of(samples[tenth : 2 * tenth]), Spread.of(samples[-tenth:])
+    return (early.median, late.median) if early and late else None
