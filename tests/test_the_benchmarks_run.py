@@ -1,0 +1,62 @@
+"""The benchmarks measure what they say, and write their page. How fast it is, no test asks."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.benchmarks.report.page import write
+from tests.benchmarks.results import Results
+from tests.benchmarks.subject import Subject
+
+CHECKOUT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Results:
+    """A run of a second for each of two subjects."""
+    output = tmp_path / "results.json"
+    options = {
+        "--subjects": "a,d",
+        "--databases": "sqlite",
+        "--connections": "64",
+        "--parts": "compare",
+        "--rounds": "1",
+        "--seconds": "1",
+        "--robots": "20",
+        "--output": str(output),
+    }
+    arguments = [text for option in options.items() for text in option]
+    subprocess.run(
+        [sys.executable, "-m", "tests.benchmarks", "run", *arguments],
+        cwd=CHECKOUT,
+        check=True,
+        stdout=subprocess.DEVNULL,
+        timeout=50,
+    )
+    return Results.load(output)
+
+
+@pytest.mark.server
+def test_a_small_run_has_figures_for_each_subject_and_a_page(
+    results: Results, tmp_path: Path
+) -> None:
+    assert not results.failures
+    measured = {m.cell.subject: m.figures for m in results.measurements if m.figures}
+    assert measured.keys() == {Subject.EMPTY, Subject.SERVICE}
+    for figures in measured.values():
+        assert figures.answers > 0
+        assert figures.cpu_us > 0
+        assert not figures.errors
+    # Every answer that was counted has its line in the log, and its row in the database.
+    ours = measured[Subject.SERVICE]
+    assert ours.outcomes.keys() == {"updated"}
+    assert ours.outcomes["updated"] >= ours.answers
+
+    page = write(results, tmp_path).read_text(encoding="utf-8")
+    assert "Server CPU per callback against (a)" in page
+    assert "(d) this service" in page
+    for plot in ("throughput.svg", "cpu.svg", "latency.svg"):
+        assert f"benchmarks/{plot}" in page
+        assert (tmp_path / "benchmarks" / plot).stat().st_size > 0
