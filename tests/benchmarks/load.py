@@ -53,10 +53,14 @@ class Load:
 
 
 def write_bodies(path: Path, deployment_ids: Sequence[str]) -> None:
-    """Write callbacks to a file, one a line: each deployment once with each status."""
+    """Write callbacks to a file, one a line: each deployment once with each status.
+
+    In another order than that of the rows, or callbacks that follow one another would share pages.
+    """
+    shuffled = random.Random(0).sample(deployment_ids, len(deployment_ids))  # noqa: S311 - not a secret
     with path.open("w", encoding="utf-8") as file:
         for status in STATUSES:
-            for number, deployment_id in enumerate(deployment_ids):
+            for number, deployment_id in enumerate(shuffled):
                 shape = _SHAPES[number % len(_SHAPES)]
                 body: dict[str, Any] = {**shape, "deploymentId": deployment_id, "status": status}
                 file.write(json.dumps(body, ensure_ascii=False) + "\n")
@@ -115,7 +119,7 @@ class Wrk:
         """Wait for its end.
 
         Raises:
-            LoadError: If it does not end, or says nothing that can be understood.
+            LoadError: If it does not end, says nothing that can be understood, or had no answer.
         """
         try:
             _, text = self._process.communicate(timeout=self._limit)
@@ -126,6 +130,8 @@ class Wrk:
             counted = json.loads(text.strip().splitlines()[-1])
         except (ValueError, IndexError):
             raise LoadError(f"wrk ended with {self._process.returncode}: {text[-500:]}") from None
+        if not counted["answers"]:
+            raise LoadError(f"no answer came within {counted['microseconds'] / 1e6:.1f} s")
         return Load(
             seconds=counted["microseconds"] / 1e6,
             answers=counted["answers"],

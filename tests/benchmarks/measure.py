@@ -65,7 +65,7 @@ def measure(server: Server, bodies: Path, *, connections: int, seconds: float) -
         p50_ms=load.p50_ms,
         p99_ms=load.p99_ms,
         max_ms=load.max_ms,
-        cpu_us=cpu * 1e6 / max(load.answers, 1),
+        cpu_us=cpu * 1e6 / load.answers,
         rss_mb=rss,
         errors=load.errors,
         outcomes=dict(outcomes),

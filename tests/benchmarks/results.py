@@ -77,6 +77,11 @@ class Figures(BaseModel):
     disk_ms: float
 
 
+def has_enough_answers(rounds: dict[int, Figures], connections: int) -> bool:
+    """Whether each connection had time for two answers: of fewer, latencies say too little."""
+    return all(figures.answers >= 2 * connections for figures in rounds.values())
+
+
 class Measurement(BaseModel):
     """A cell's figures, or why there are none."""
 

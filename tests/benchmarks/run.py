@@ -109,7 +109,7 @@ def environment_for(target: Target, **variables: str) -> dict[str, str]:
 POOL_SIZES: Final = {
     DatabaseName.SQLITE: (1, 2, 4),
     DatabaseName.POSTGRESQL: (2, 4, 8, 16, 32),
-    DatabaseName.DELAYED: (8, 16, 32, 48),
+    DatabaseName.DELAYED: (8, 16, 32, 64),
 }
 """Sizes of the pool of (b) that are tried; where none was, the one in the middle is taken."""
 

@@ -48,12 +48,14 @@ class Server:
             [sys.executable, "-m", DESCRIPTIONS[subject].module],
             # The subjects are found from the checkout, whatever the working directory.
             env=clean_environment(
-                PYTHONPATH=str(Path(__file__).parents[2]),
-                CALLBACK_HOST="127.0.0.1",
-                CALLBACK_PORT=str(self.port),
-                CALLBACK_API_KEY=KEY,
-                CALLBACK_SPOOL_PATH=str(directory / "spool.db"),
-                **environment,
+                **{
+                    "PYTHONPATH": str(Path(__file__).parents[2]),
+                    "CALLBACK_HOST": "127.0.0.1",
+                    "CALLBACK_PORT": str(self.port),
+                    "CALLBACK_API_KEY": KEY,
+                    "CALLBACK_SPOOL_PATH": str(directory / "spool.db"),
+                    **environment,
+                }
             ),
             cwd=directory,
             stdin=subprocess.DEVNULL,

@@ -90,7 +90,7 @@ class PostgresServer:
     def start(self) -> None:
         options = (
             f"-p {self.port} -k {self.directory} -c listen_addresses=127.0.0.1"
-            f" -c fsync={self._fsync} -c max_connections=50"
+            f" -c fsync={self._fsync} -c max_connections=100"
         )
         self._run(
             "pg_ctl", "start", "--wait", f"--log={self.directory}/log", f"--options={options}"

@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+from tests.benchmarks.databases import DatabaseName
 from tests.benchmarks.machine import Machine
-from tests.benchmarks.report import plots, tables
-from tests.benchmarks.results import Results
+from tests.benchmarks.report import plots, tables, text
+from tests.benchmarks.results import Results, Spread
+from tests.benchmarks.run import best_pool_size
 from tests.benchmarks.subject import DESCRIPTIONS, Subject
 from tests.benchmarks.targets import targets_of
 
@@ -65,7 +67,7 @@ def write(results: Results, docs: Path) -> Path:
     failed = tables.failures(results)
     if failed.rows:
         sections += [f"## {failed.title}", failed.as_markdown()]
-    sections += ["## The machine", _machine(results.machine), _facts(results.facts)]
+    sections += ["## The machine", _machine(results.machine), _facts(results)]
     page = docs / "benchmarks.md"
     page.write_text("\n\n".join(filter(None, sections)) + "\n", encoding="utf-8")
     return page
@@ -98,5 +100,25 @@ def _machine(machine: Machine) -> str:
     return f"| | |\n|---|---|\n{rows}"
 
 
-def _facts(facts: dict[str, str]) -> str:
+def _facts(results: Results) -> str:
+    figures = [m.figures for m in results.measurements if m.figures]
+    on_sqlite = [
+        m.figures
+        for m in results.measurements
+        if m.figures and m.cell.database == DatabaseName.SQLITE
+    ]
+    facts = {
+        **results.facts,
+        "PostgreSQL's connection strings end with": f"`{results.options.postgresql_options}`",
+        "4 KiB and an fsync, before each measurement": text.spread(
+            Spread.of(each.disk_ms for each in figures), "ms"
+        ),
+        "what else ran, while SQLite was measured": text.spread(
+            Spread.of(each.other_cores for each in on_sqlite), "cores"
+        ),
+        **{
+            f"{name}: size of (b)'s pool": str(best_pool_size(results, DatabaseName(name)))
+            for name in results.options.databases
+        },
+    }
     return "\n".join(f"- {name}: {value}" for name, value in facts.items())

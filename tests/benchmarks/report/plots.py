@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from tests.benchmarks.databases import TITLES, DatabaseName
 from tests.benchmarks.parts import outage, rows, spool
 from tests.benchmarks.report import text
-from tests.benchmarks.results import Figures, Results, median
+from tests.benchmarks.results import Figures, Results, has_enough_answers, median
 from tests.benchmarks.subject import DESCRIPTIONS, Subject
 
 if TYPE_CHECKING:
@@ -70,7 +71,8 @@ def draw_all(results: Results, directory: Path) -> dict[str, str]:
 
 
 def _name(subject: Subject) -> str:
-    return f"({subject}) {DESCRIPTIONS[subject].name}"
+    description = DESCRIPTIONS[subject]
+    return f"({subject}) {description.name}{'' if description.writes else ', no database'}"
 
 
 def _compared(results: Results, database: DatabaseName) -> dict[Subject, dict[int, Figures]]:
@@ -152,8 +154,8 @@ def _latency(results: Results) -> Figure | None:
 def _ranges(axes: "Axes", lines: list[tuple[str, dict[int, Figures], bool, int]]) -> None:
     names: list[str] = []
     for name, rounds, is_ours, connections in lines:
-        if any(figures.answers < 2 * connections for figures in rounds.values()):
-            continue  # too few answers to speak of a distribution
+        if not has_enough_answers(rounds, connections):
+            continue
         p50, p99 = median("p50_ms", rounds) or 0.0, median("p99_ms", rounds) or 0.0
         colour = _OURS if is_ours else _OTHERS
         axes.plot([p50, p99], [len(names)] * 2, color=colour, linewidth=2, solid_capstyle="butt")
@@ -163,7 +165,9 @@ def _ranges(axes: "Axes", lines: list[tuple[str, dict[int, Figures], bool, int]]
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(lambda value, _position: f"{value:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.grid(axis="x", color=_PALE, linewidth=0.6)
 
 

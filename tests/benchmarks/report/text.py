@@ -2,7 +2,7 @@
 
 import math
 
-from tests.benchmarks.results import Figures, Spread, median
+from tests.benchmarks.results import Figures, Spread, has_enough_answers, median
 from tests.benchmarks.targets import Target
 
 NOT_MEASURED = "–"
@@ -23,15 +23,16 @@ def of(figure: str, rounds: dict[int, Figures]) -> str:
 
 
 def latency(figure: str, rounds: dict[int, Figures], connections: int) -> str:
-    """Write the median of a latency, where each connection had time for two answers at least."""
-    has_enough = all(figures.answers >= 2 * connections for figures in rounds.values())
-    return of(figure, rounds) if has_enough else NOT_MEASURED
+    """Write the median of a latency, where there were enough answers."""
+    return of(figure, rounds) if has_enough_answers(rounds, connections) else NOT_MEASURED
 
 
 def spread(value: Spread | None, unit: str = "") -> str:
     """Write a median with its spread."""
     if value is None:
         return NOT_MEASURED
+    if math.isinf(value.median):
+        return "too few answers"
     between = f" ({number(value.low)} to {number(value.high)})" if value.low < value.high else ""
     return f"{number(value.median)}{between} {unit}".rstrip()
 
