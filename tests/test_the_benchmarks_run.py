@@ -33,12 +33,13 @@ def results(tmp_path: Path) -> Results:
         cwd=CHECKOUT,
         check=True,
         stdout=subprocess.DEVNULL,
-        timeout=50,
+        timeout=150,
     )
     return Results.load(output)
 
 
 @pytest.mark.server
+@pytest.mark.timeout(180)  # it shares the cores with the other tests
 def test_a_small_run_has_figures_for_each_subject_and_a_page(
     results: Results, tmp_path: Path
 ) -> None:

@@ -1,5 +1,6 @@
 """``python -m tests.benchmarks``: see ``--help``."""
 
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Final
@@ -84,6 +85,7 @@ def run(  # noqa: PLR0913 - each is an option
     """Measure, print tables, and keep all figures in a file. Without options: everything."""
     console = _console()
     _allow_open_files()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # with what was started ended, too
     chosen = {
         "subjects": [Subject(name) for name in _list(subjects)],
         "databases": [DatabaseName(name) for name in _list(databases)],
