@@ -1,34 +1,49 @@
+# A digest pins the base for good: --build-arg BASE_IMAGE=python:3.13-slim-bookworm@sha256:...
 ARG BASE_IMAGE=python:3.13-slim-bookworm
 
 FROM ${BASE_IMAGE} AS build
 ARG UV_VERSION=0.13.9
 RUN pip install --no-cache-dir uv==${UV_VERSION}
-ENV UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never
+ENV UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_NO_CACHE=1 UV_PYTHON_DOWNLOADS=never
 WORKDIR /app
 COPY pyproject.toml uv.lock README.md LICENSE ./
 RUN uv sync --locked --no-dev --no-install-project
 COPY sam sam
 RUN uv sync --locked --no-dev --no-editable
+COPY docker/notice.py docker/
+# Of Microsoft's driver the builds for other distributions stay behind; sources of compiled modules too.
+RUN .venv/bin/python docker/notice.py > NOTICE.txt \
+    && cd .venv/lib/python*/site-packages \
+    && find mssql_python_odbc/libs/linux -mindepth 1 -maxdepth 1 ! -name debian_ubuntu -exec rm -r {} + \
+    && find . -name '*.pyx' -delete
 
 FROM ${BASE_IMAGE}
+# Debian packages to add, such as another database's ODBC driver (tdsodbc, odbc-postgresql).
+ARG EXTRA_PACKAGES=""
 # The driver manager, what Microsoft's driver links, and SQLite's driver for `serve --embedded`.
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends unixodbc libgssapi-krb5-2 libsqliteodbc \
-    && rm -rf /var/lib/apt/lists/* \
-    && useradd --system --no-create-home --uid 10001 sam \
-    && install -d -o sam -g sam /data
+    && apt-get install -y --no-install-recommends \
+        unixodbc libgssapi-krb5-2 libsqliteodbc ${EXTRA_PACKAGES} \
+    && rm -rf /var/lib/apt/lists/* /var/log/apt /var/log/dpkg.log \
+    && groupadd --gid 10001 sam \
+    && useradd --uid 10001 --gid sam --home-dir /data --no-create-home --shell /usr/sbin/nologin sam \
+    && install -d -o sam -g sam -m 0750 /data
 COPY --from=build /app/.venv /app/.venv
+COPY --from=build /app/LICENSE /app/NOTICE.txt /app/
+COPY docker/healthcheck.py /app/
+ARG BASE_IMAGE
+LABEL org.opencontainers.image.title="SAM Callback Service" \
+      org.opencontainers.image.description="Receives Automation 360 deployment callbacks and writes their status into SAM's database. What it carries, and on which terms: /app/NOTICE.txt." \
+      org.opencontainers.image.licenses="MIT AND LicenseRef-Microsoft-ODBC-Driver-18" \
+      org.opencontainers.image.base.name="${BASE_IMAGE}"
 ENV PATH=/app/.venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     CALLBACK_SPOOL_PATH=/data/callback-spool.db
 WORKDIR /data
 VOLUME /data
-USER sam
+# By number: Kubernetes' runAsNonRoot cannot tell who a name is.
+USER 10001:10001
 EXPOSE 8000
-HEALTHCHECK --interval=10s --timeout=3s --start-period=20s CMD ["python", "-c", "\
-import os, ssl, urllib.request as u; \
-s = 'https' if os.environ.get('CALLBACK_SSL_CERTFILE') else 'http'; \
-p = os.environ.get('CALLBACK_PORT') or '8000'; \
-c = ssl._create_unverified_context() if s == 'https' else None; \
-u.urlopen(f'{s}://127.0.0.1:{p}/health', timeout=2, context=c)"]
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=3s --start-period=20s CMD ["python", "/app/healthcheck.py"]
 CMD ["python", "-m", "sam.callback"]

@@ -1,0 +1,50 @@
+"""Writes the image's NOTICE.txt: what it carries, and on which terms. Run in its environment."""
+
+from importlib.metadata import Distribution, distributions
+
+HEAD = """\
+This image carries the SAM Callback Service (MIT licence: /app/LICENSE) and what it needs.
+
+Microsoft's ODBC Driver 18 for SQL Server is part of the Python package mssql-python-odbc. Microsoft
+allows its redistribution with an application, not on its own. Its licence is the file
+{microsoft}
+
+Debian's packages: the terms of each are in /usr/share/doc/<package>/copyright.
+Python itself: LICENSE.txt in its library's folder, /usr/local/lib/python3*.
+
+The Python packages, each with its licence texts below /app/.venv/lib/python3*/site-packages:
+"""
+MICROSOFT = "MICROSOFT_ODBC_DRIVER_FOR_SQL_SERVER_LICENSE.txt"
+
+
+def main() -> None:
+    """Print it."""
+    installed = sorted(distributions(), key=lambda each: each.name.lower())
+    [microsoft] = [
+        str(path.locate())
+        for each in installed
+        for path in each.files or []
+        if path.name == MICROSOFT and ".dist-info" in str(path)
+    ]
+    print(HEAD.format(microsoft=microsoft))
+    for each in installed:
+        print(f"{each.name} {each.version}: {_licence(each)}")
+        for path in each.files or []:
+            if ".dist-info" in str(path) and path.name.upper().startswith(("LICEN", "COPYING")):
+                print(f"    {path}")
+
+
+def _licence(distribution: Distribution) -> str:
+    about = distribution.metadata
+    named = about.get("License-Expression") or about.get("License") or ""
+    classifiers = [
+        classifier.removeprefix("License :: ")
+        for classifier in about.get_all("Classifier", [])
+        if classifier.startswith("License :: ")
+    ]
+    # Some put the whole text into the field.
+    return named if named and "\n" not in named else "; ".join(classifiers) or "see its texts"
+
+
+if __name__ == "__main__":
+    main()
