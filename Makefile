@@ -3,6 +3,7 @@
 UV_VERSION := 0.13.9
 UV := $(shell command -v uv || echo .tools/bin/uv)
 RUN := $(UV) run --locked
+COMPOSE ?= docker compose
 
 .DEFAULT_GOAL := help
 
@@ -20,7 +21,7 @@ demo: .setup-run  ## show the whole story in one go, and end
 
 .PHONY: test
 test: .setup-test  ## the tests, but for the two kinds below
-	$(RUN) pytest -n auto -m "not browser and not faults"
+	$(RUN) pytest -n auto -m "not browser and not faults and not container"
 
 .PHONY: test-faults
 test-faults: .setup-faults  ## break things for minutes: kills, silence, locks, full disks
@@ -38,6 +39,29 @@ bench: .setup-test  ## measure everything, and write docs/benchmarks.md: half an
 bench-quick: .setup-test  ## measure the most of it in under a minute
 	$(RUN) --group bench -m tests.benchmarks run --quick
 
+.PHONY: test-container
+test-container: .setup-test  ## build the image and run it, where a container engine is present
+	@if problem=$$(docker version 2>&1 >/dev/null); then \
+	    set -x; $(RUN) pytest -m container; \
+	elif [ -n "$(NEED_CONTAINER_ENGINE)" ]; then \
+	    echo "$$problem" >&2; exit 1; \
+	else \
+	    echo "NOT RUN: no container engine answers here, so the image was neither built nor run."; \
+	    echo "$$problem"; \
+	fi
+
+.PHONY: up
+up:  ## build and start the stack of compose.yaml, and wait until it is healthy
+	$(COMPOSE) up --build --detach --wait callback
+
+.PHONY: smoke
+smoke:  ## one callback through the running stack, then its row read back
+	@COMPOSE="$(COMPOSE)" docker/smoke
+
+.PHONY: down
+down:  ## end the stack, and delete its data
+	$(COMPOSE) down --volumes
+
 .PHONY: lint
 lint: .setup-test  ## style, types, import rules, spelling, scripts, workflows
 	$(RUN) ruff format --check
@@ -45,7 +69,7 @@ lint: .setup-test  ## style, types, import rules, spelling, scripts, workflows
 	$(RUN) --group browser mypy
 	$(RUN) lint-imports
 	$(RUN) codespell
-	$(RUN) shellcheck .ci/run .ci/system-packages
+	$(RUN) shellcheck .ci/run .ci/system-packages docker/smoke
 	$(RUN) yamllint --strict .
 	$(RUN) check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(RUN) check-jsonschema --builtin-schema vendor.compose-spec compose.yaml

@@ -1,0 +1,24 @@
+"""Prints a deployment's status, read with the service's own settings and driver past the service."""
+
+import sys
+from contextlib import closing
+
+import pyodbc
+
+from sam.callback.settings import load_settings
+from sam.callback.storage.connection_string import connection_string
+from sam.callback.storage.dialects import dialect_of
+
+settings = load_settings()
+with closing(pyodbc.connect(connection_string(settings).text, timeout=10)) as connection:
+    table, deployment, status = map(
+        dialect_of(connection).quote,
+        (
+            settings.sql_sam_table,
+            settings.sql_sam_deployment_column,
+            settings.sql_sam_status_column,
+        ),
+    )
+    statement = f"SELECT {status} FROM {table} WHERE {deployment} = ?"  # noqa: S608 - quoted above
+    row = connection.execute(statement, sys.argv[1]).fetchone()
+print(row[0] if row else "no such row")
