@@ -11,8 +11,10 @@ RUN uv sync --locked --no-dev --no-install-project
 COPY sam sam
 RUN uv sync --locked --no-dev --no-editable
 COPY docker/notice.py docker/
-# Of Microsoft's driver the builds for other distributions stay behind; sources of compiled modules too.
+# What stays behind: uv's lock, which all may write; Microsoft's driver as built for other
+# distributions; the sources of compiled modules.
 RUN .venv/bin/python docker/notice.py > NOTICE.txt \
+    && rm .venv/.lock \
     && cd .venv/lib/python*/site-packages \
     && find mssql_python_odbc/libs/linux -mindepth 1 -maxdepth 1 ! -name debian_ubuntu -exec rm -r {} + \
     && find . -name '*.pyx' -delete

@@ -36,7 +36,8 @@ def main() -> None:
 
 def _licence(distribution: Distribution) -> str:
     about = distribution.metadata
-    named = about.get("License-Expression") or about.get("License") or ""
+    fields = ("License-Expression", "License")
+    named = next((about[field] for field in fields if about[field]), "")
     classifiers = [
         classifier.removeprefix("License :: ")
         for classifier in about.get_all("Classifier", [])

@@ -1,4 +1,4 @@
-"""Prints a deployment's status, read with the service's own settings and driver past the service."""
+"""Prints a deployment's status: past the service, with its settings and its driver."""
 
 import sys
 from contextlib import closing
