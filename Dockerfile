@@ -22,10 +22,11 @@ RUN .venv/bin/python docker/notice.py > NOTICE.txt \
 FROM ${BASE_IMAGE}
 # Debian packages to add, such as another database's ODBC driver (tdsodbc, odbc-postgresql).
 ARG EXTRA_PACKAGES=""
-# The driver manager, what Microsoft's driver links, and SQLite's driver for `serve --embedded`.
+# The driver manager, what Microsoft's driver links, SQLite's driver for `serve --embedded`; and
+# tini, since a container's first process gets no signal that it has no handler for yet.
 RUN apt-get update \
     && apt-get install -y --no-install-recommends \
-        unixodbc libgssapi-krb5-2 libsqliteodbc ${EXTRA_PACKAGES} \
+        unixodbc libgssapi-krb5-2 libsqliteodbc tini ${EXTRA_PACKAGES} \
     && rm -rf /var/lib/apt/lists/* /var/log/apt /var/log/dpkg.log \
     && groupadd --gid 10001 sam \
     && useradd --uid 10001 --gid sam --home-dir /data --no-create-home --shell /usr/sbin/nologin sam \
@@ -48,4 +49,5 @@ USER 10001:10001
 EXPOSE 8000
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=3s --start-period=20s CMD ["python", "/app/healthcheck.py"]
+ENTRYPOINT ["tini", "--"]
 CMD ["python", "-m", "sam.callback"]

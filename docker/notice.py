@@ -37,7 +37,7 @@ def main() -> None:
 def _licence(distribution: Distribution) -> str:
     about = distribution.metadata
     fields = ("License-Expression", "License")
-    named = next((about[field] for field in fields if about[field]), "")
+    named = next((about[field] for field in fields if field in about), "")
     classifiers = [
         classifier.removeprefix("License :: ")
         for classifier in about.get_all("Classifier", [])

@@ -3,6 +3,7 @@
 import json
 import secrets
 import shlex
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
@@ -172,6 +173,17 @@ def test_it_ends_within_10_s_of_sigterm_with_status_0(start: Callable[..., Conta
     state = container.state()
     assert (state["ExitCode"], state["Status"]) == (0, "exited")
     assert docker_fails("logs", container.id).stderr == ""
+
+
+def test_it_ends_at_once_if_it_is_told_so_while_it_starts(image: str) -> None:
+    variables = [f"--env={name}={value}" for name, value in NO_DATABASE.items()]
+    container = docker("run", "--detach", *variables, "--env=CALLBACK_API_KEY=k", image)
+    try:
+        docker("stop", "--time=10", container)
+        status = docker("inspect", "--format={{.State.ExitCode}}", container)
+    finally:
+        docker("rm", "--force", "--volumes", container)
+    assert int(status) in {0, 128 + signal.SIGTERM}
 
 
 def test_what_is_missing_is_said_in_one_message(image: str) -> None:

@@ -2,20 +2,47 @@
 
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from typing import Final
 
 import pytest
 
 from tests.support.callbacks import body
 from tests.support.databases import PostgresServer, SqliteDatabase
-from tests.support.service import KEY, Service
+from tests.support.service import KEY, Service, clean_environment
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
 def test_the_exit_status_is_0(signal_number: int, service: Service) -> None:
     assert service.post(body()).status_code == 200
     assert service.stop(signal_number) == 0
+
+
+TOLD_WHILE_IT_STARTS: Final = """
+import os, signal
+from sam.callback import __main__
+from sam.callback.service import main
+main.create_app = lambda settings: os.kill(os.getpid(), signal.{})
+__main__.main()
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_so_it_is_while_it_starts(name: str, sqlite_database: SqliteDatabase) -> None:
+    started = subprocess.run(
+        [sys.executable, "-c", TOLD_WHILE_IT_STARTS.format(name)],
+        env=clean_environment(
+            CALLBACK_API_KEY=KEY, SQL_SAM_CONNECTION_STRING=sqlite_database.connection_string
+        ),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    assert (started.returncode, started.stdout, started.stderr) == (0, "", "")
 
 
 def test_a_callback_whose_body_is_still_coming_is_answered(

@@ -27,6 +27,9 @@ def serve(
     ] = False,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C. Settings come from the environment."""
+    for signal_number in (signal.SIGINT, signal.SIGTERM):
+        # Uvicorn takes both while it serves and, once drained, raises again what it took.
+        signal.signal(signal_number, _end)
     require_driver_manager()
     from sam.callback.service.main import create_app  # noqa: PLC0415
     from sam.callback.service.server import run  # noqa: PLC0415
@@ -42,9 +45,6 @@ def serve(
     if use_embedded:
         typer.echo(embedded.how_to_try(settings), err=True)
     logs.configure(settings.callback_log_level, settings.callback_log_format)
-    for signal_number in (signal.SIGINT, signal.SIGTERM):
-        # Uvicorn takes both while it serves and, once drained, raises again what it took.
-        signal.signal(signal_number, _end)
     with logged_native_output():
         run(app, settings)
 
