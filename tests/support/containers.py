@@ -50,10 +50,12 @@ def docker_fails(*arguments: str, timeout: float = 60) -> "subprocess.CompletedP
     )
 
 
-def build(tag: str) -> None:
+def build(tag: str, *options: str) -> None:
     """Build the image from this checkout."""
-    options = [f"--build-arg=BASE_IMAGE={BASE_IMAGE}", *BUILD_OPTIONS, f"--tag={tag}", str(ROOT)]
-    docker("build", *options, timeout=BUILD_SECONDS)
+    base = f"--build-arg=BASE_IMAGE={BASE_IMAGE}"
+    docker(
+        "build", base, *BUILD_OPTIONS, *options, f"--tag={tag}", str(ROOT), timeout=BUILD_SECONDS
+    )
 
 
 class Container:
