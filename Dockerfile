@@ -10,10 +10,10 @@ COPY pyproject.toml uv.lock README.md LICENSE ./
 RUN uv sync --locked --no-dev --no-install-project
 COPY sam sam
 RUN uv sync --locked --no-dev --no-editable
-COPY docker/notice.py docker/
+COPY .docker/notice.py .docker/
 # What stays behind: uv's lock, which all may write; Microsoft's driver as built for other
 # distributions; the sources of compiled modules.
-RUN .venv/bin/python docker/notice.py > NOTICE.txt \
+RUN .venv/bin/python .docker/notice.py > NOTICE.txt \
     && rm .venv/.lock \
     && cd .venv/lib/python*/site-packages \
     && find mssql_python_odbc/libs/linux -mindepth 1 -maxdepth 1 ! -name debian_ubuntu -exec rm -r {} + \
@@ -33,7 +33,7 @@ RUN apt-get update \
     && install -d -o sam -g sam -m 0750 /data
 COPY --from=build /app/.venv /app/.venv
 COPY --from=build /app/LICENSE /app/NOTICE.txt /app/
-COPY docker/healthcheck.py /app/
+COPY .docker/healthcheck.py /app/
 ARG BASE_IMAGE
 LABEL org.opencontainers.image.title="SAM Callback Service" \
       org.opencontainers.image.description="Receives Automation 360 deployment callbacks and writes their status into SAM's database. What it carries, and on which terms: /app/NOTICE.txt." \

@@ -56,7 +56,7 @@ up:  ## build and start the stack of compose.yaml, and wait until it is healthy
 
 .PHONY: smoke
 smoke:  ## one callback through the running stack, then its row read back
-	@COMPOSE="$(COMPOSE)" docker/smoke
+	@COMPOSE="$(COMPOSE)" .docker/smoke
 
 .PHONY: down
 down:  ## end the stack, and delete its data
@@ -69,7 +69,7 @@ lint: .setup-test  ## style, types, import rules, spelling, scripts, workflows
 	$(RUN) --group browser mypy
 	$(RUN) lint-imports
 	$(RUN) codespell
-	$(RUN) shellcheck .ci/run .ci/system-packages docker/smoke
+	$(RUN) shellcheck .ci/run .ci/system-packages .docker/smoke
 	$(RUN) yamllint --strict .
 	$(RUN) check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(RUN) check-jsonschema --builtin-schema vendor.compose-spec compose.yaml

@@ -1,4 +1,4 @@
-"""docker/healthcheck.py, the image's HEALTHCHECK, finds the service however it listens."""
+""".docker/healthcheck.py, the image's HEALTHCHECK, finds the service however it listens."""
 
 import shlex
 import subprocess
@@ -14,7 +14,7 @@ import pytest
 from tests.support.databases import SqliteDatabase
 from tests.support.service import Service, clean_environment
 
-SCRIPT: Final = Path(__file__).parent.parent / "docker/healthcheck.py"
+SCRIPT: Final = Path(__file__).parent.parent / ".docker/healthcheck.py"
 
 
 def ask(**environment: str) -> tuple[int, str]:
