@@ -190,6 +190,22 @@ class Settings(SpoolSettings):
     callback_header_timeout: Seconds = Field(
         10, ge=0.1, le=600, description="how long the headers may take to arrive, 0.1 s to 600 s"
     )
+    callback_keep_alive_timeout: Seconds = Field(
+        75,
+        ge=0.1,
+        le=3600,
+        description="how long a connection that has shown the key may be idle, 0.1 s to 3600 s",
+    )
+    callback_max_header_bytes: ByteSize = Field(
+        ByteSize(2**14),
+        ge=1024,
+        le=2**20,
+        description="the largest URL and headers together, 1 KiB to 1 MiB; "
+        "the URL may take half of it",
+    )
+    callback_max_headers: int = Field(
+        100, ge=10, le=10_000, description="the most headers of a request, 10 to 10000"
+    )
     callback_max_connections: int = Field(
         1000, ge=1, le=100_000, description="the most open connections, 1 to 100000"
     )

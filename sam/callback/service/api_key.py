@@ -8,6 +8,7 @@ from pydantic import SecretStr
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from sam.callback.service.connections import show_key
 from sam.callback.service.request_log import line_of
 
 HEADER = "X-API-KEY"
@@ -46,6 +47,7 @@ class ApiKeyMiddleware:
             return
         refusal = self._why_not(scope)
         if refusal is None:
+            show_key(scope)
             await self._app(scope, receive, send)
             return
         line_of(scope)["reason"] = refusal

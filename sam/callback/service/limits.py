@@ -6,9 +6,6 @@ from fastapi import HTTPException, Request
 
 from sam.callback.service.request_log import line_of
 
-# What is left of a body that was not read would be taken for the next request.
-_CLOSE = {"Connection": "close"}
-
 
 async def read_body(request: Request, *, max_bytes: int, timeout: float) -> bytes:
     """Read the whole body.
@@ -38,11 +35,13 @@ async def read_body(request: Request, *, max_bytes: int, timeout: float) -> byte
     except TimeoutError:
         line_of(request.scope)["reason"] = "body_too_slow"
         raise HTTPException(
-            408, f"The body took more than {timeout:g} seconds.", headers=_CLOSE
+            408,
+            f"The body took more than {timeout:g} seconds.",
+            headers={"Connection": "close"},  # its rest may never come
         ) from None
     return b"".join(chunks)
 
 
 def _too_large(request: Request, max_bytes: int) -> HTTPException:
     line_of(request.scope)["reason"] = "body_too_large"
-    return HTTPException(413, f"The body is larger than {max_bytes} bytes.", headers=_CLOSE)
+    return HTTPException(413, f"The body is larger than {max_bytes} bytes.")

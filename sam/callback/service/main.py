@@ -11,6 +11,7 @@ from sam.callback.inbox.inbox import Inbox, Readiness
 from sam.callback.service import openapi
 from sam.callback.service.api_key import ApiKeyMiddleware
 from sam.callback.service.callback_route import callback_route
+from sam.callback.service.repeated import RepeatedLines
 from sam.callback.service.request_log import RequestLogMiddleware
 from sam.callback.service.schemas import HealthAnswer, ReadyAnswer
 from sam.callback.settings import Settings
@@ -20,7 +21,7 @@ READY_PATH: Final = "/ready"
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """Make the app; its state has the `inbox`.
+    """Make the app; its state has the `inbox`, and `repeated`, which bounds its log.
 
     Raises:
         DriverNotFoundError: If the ODBC driver that the settings ask for does not exist.
@@ -37,6 +38,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     app = openapi.create_documented_app(docs=settings.callback_docs, lifespan=lifespan)
     app.state.inbox = inbox
+    app.state.repeated = RepeatedLines()
 
     # First, so that it is found first: each route before it costs a regular expression.
     app.router.routes.insert(0, callback_route(inbox, settings))
@@ -78,5 +80,5 @@ def create_app(settings: Settings) -> FastAPI:
     keys = [settings.callback_api_key, settings.callback_api_key_previous]
     # The last one added is the outermost.
     app.add_middleware(ApiKeyMiddleware, keys=[key for key in keys if key], public=public)
-    app.add_middleware(RequestLogMiddleware)
+    app.add_middleware(RequestLogMiddleware, repeated=app.state.repeated)
     return app

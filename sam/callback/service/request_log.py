@@ -2,6 +2,7 @@
 
 import re
 import time
+from http import HTTPStatus
 from typing import Any
 from uuid import uuid4
 
@@ -11,6 +12,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sam.callback.logs import get_logger
+from sam.callback.service.repeated import RepeatedLines
 
 HEADER = "X-Request-ID"
 
@@ -44,10 +46,15 @@ class RequestLogMiddleware:
 
     It is outermost, so it also catches what nobody else did: that is logged with its traceback and
     answered 500.
+
+    Args:
+        app: What the request goes to.
+        repeated: Bounds the lines of those who have no key.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, repeated: RepeatedLines) -> None:
         self._app = app
+        self._repeated = repeated
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, and log it."""
@@ -70,7 +77,8 @@ class RequestLogMiddleware:
         try:
             await self._app(scope, receive, send_with_id)
         except ClientDisconnect:
-            line_of(scope)["reason"] = "sender_hung_up"  # and nobody is left to answer
+            # And nobody is left to answer.
+            line_of(scope).setdefault("reason", "sender_hung_up")
         except Exception:  # noqa: BLE001 - the last stop before the server
             _log.exception("crash")
             line_of(scope)["reason"] = "crash"
@@ -78,7 +86,10 @@ class RequestLogMiddleware:
                 answer = JSONResponse({"detail": "Internal error."}, status_code=500)
                 await answer(scope, receive, send_with_id)
         finally:
-            _write(scope, http_status, time.perf_counter() - started)
+            if http_status != HTTPStatus.UNAUTHORIZED or self._repeated.is_to_be_written(
+                "refused", line_of(scope).get("reason", "")
+            ):
+                _write(scope, http_status, time.perf_counter() - started)
 
 
 def _request_id(scope: Scope) -> str:

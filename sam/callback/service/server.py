@@ -3,14 +3,20 @@
 import asyncio
 import gc
 import socket
+import sys
 from types import FrameType
 from typing import Final
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.config import STARTUP_FAILURE
 
 from sam.callback.inbox.inbox import Inbox
 from sam.callback.logs import get_logger
+from sam.callback.service import file_descriptors, listener
+from sam.callback.service.connections import Connection, Connections
+from sam.callback.service.http_protocol import HttpProtocol
+from sam.callback.service.repeated import RepeatedLines
 from sam.callback.settings import Settings
 
 SHUTDOWN_SECONDS: Final = 5
@@ -20,23 +26,67 @@ _log = get_logger(__name__)
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, inbox: Inbox, drain_seconds: float) -> None:
+    def __init__(
+        self, config: uvicorn.Config, inbox: Inbox, settings: Settings, repeated: RepeatedLines
+    ) -> None:
         super().__init__(config)
         self._inbox = inbox
-        self._drain_seconds = drain_seconds
+        self._settings = settings
+        self._repeated = repeated
+        self._drain_seconds = settings.callback_drain_seconds
         self._loop: asyncio.AbstractEventLoop | None = None  # until it listens
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
-        await super().startup(sockets)
+        # Without sockets: uvicorn begins the lifespan, and leaves accepting connections to us.
+        await super().startup(sockets or [])
+        try:
+            bound = listener.bind(self._settings.callback_host, self._settings.callback_port)
+        except OSError as error:
+            _log.error("cannot_listen", error=str(error))
+            await self.lifespan.shutdown()
+            sys.exit(STARTUP_FAILURE)
+        accepting = listener.Listener(
+            bound,
+            self._connections(),
+            self._protocol,
+            tls=self.config.ssl,
+            repeated=self._repeated,
+        )
+        accepting.start()
+        self.servers.append(accepting)  # type: ignore[arg-type]  # it is closed like one
         # What is here now stays. A full collection would look at all of it again, and the event
         # loop would stop for it: docs/decisions/0008-the-hot-path.md has the figures.
         gc.collect()
         gc.freeze()
-        for server in getattr(self, "servers", []):
-            for listening in server.sockets:
-                host, port = listening.getsockname()[:2]
-                _log.info("listening", host=host, port=port)
+        for listening in accepting.sockets:
+            host, port = listening.getsockname()[:2]
+            _log.info("listening", host=host, port=port)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        self._repeated.sum_up()
+
+    def _connections(self) -> Connections:
+        header_timeout = self._settings.callback_header_timeout
+        shortest = min(header_timeout, self._settings.callback_body_timeout)
+        return Connections(
+            maximum=file_descriptors.provide_for(self._settings.callback_max_connections),
+            header_timeout=header_timeout,
+            grace=header_timeout / 5,
+            sweep_seconds=min(1.0, shortest / 10),
+            repeated=self._repeated,
+        )
+
+    def _protocol(self, connection: Connection) -> HttpProtocol:
+        return HttpProtocol(
+            connection,
+            settings=self._settings,
+            repeated=self._repeated,
+            config=self.config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Say `draining` first, so that a load balancer sends callbacks elsewhere; then end.
@@ -61,8 +111,6 @@ def run(app: FastAPI, settings: Settings) -> None:
     """
     config = uvicorn.Config(
         app,
-        host=settings.callback_host,
-        port=settings.callback_port,
         # Its lines are formatted by ours; each request has one already.
         log_config=None,
         access_log=False,
@@ -75,4 +123,4 @@ def run(app: FastAPI, settings: Settings) -> None:
         ssl_keyfile=settings.callback_ssl_keyfile,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
-    _Server(config, app.state.inbox, settings.callback_drain_seconds).run()
+    _Server(config, app.state.inbox, settings, app.state.repeated).run()

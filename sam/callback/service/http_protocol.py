@@ -1,0 +1,373 @@
+"""HTTP on one connection: uvicorn's protocol, with the limits that it lacks."""
+
+import asyncio
+import enum
+import math
+from collections.abc import Callable
+from itertools import chain
+from typing import Any, Final
+
+import httptools
+import orjson
+from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
+
+from sam.callback.logs import get_logger
+from sam.callback.service.connections import SCOPE_KEY, Connection
+from sam.callback.service.repeated import RepeatedLines
+from sam.callback.service.request_log import line_of
+from sam.callback.settings import Settings
+
+MAX_PIPELINED: Final = 16
+"""How many requests may wait on one connection for the answers to those before them."""
+
+LINGER_SECONDS: Final = 2.0
+"""How long the other end may take to fetch a last answer."""
+
+_log = get_logger(__name__)
+
+
+class _Awaited(enum.Enum):
+    """What of a request is still to come."""
+
+    NOTHING = enum.auto()
+    HEADERS = enum.auto()
+    BODY = enum.auto()
+
+
+class _Refusal(Exception):  # noqa: N818 - an answer, no error of ours
+    def __init__(self, status: int, reason: str, detail: str) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason
+        self.detail = detail
+
+
+class HttpProtocol(HttpToolsProtocol):
+    """Uvicorn's protocol, with bounds on what a connection may send, hold and leave unread.
+
+    Besides, the body of a request that asks for an upgrade is kept. Java's own client asks for
+    HTTP/2 in this way with the first request of a connection, and httptools takes all that follows
+    the headers for the other protocol. The wish is ignored, as RFC 9110 (7.8) lets a server do.
+
+    What it reaches into is listed in docs/decisions, with a test that notices if a release of
+    uvicorn moves it.
+
+    Args:
+        connection: The place of this connection among all.
+        settings: The limits.
+        repeated: Bounds the lines that are written.
+        uvicorn: The arguments of uvicorn's own protocol.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        settings: Settings,
+        repeated: RepeatedLines,
+        **uvicorn: Any,  # noqa: ANN401 - uvicorn's own
+    ) -> None:
+        super().__init__(**uvicorn)
+        self._connection = connection
+        self._settings = settings
+        self._repeated = repeated
+        self._max_header_bytes: int = settings.callback_max_header_bytes
+        self._max_headers = settings.callback_max_headers
+        self._awaited = _Awaited.NOTHING
+        self._timed = _Awaited.HEADERS  # since the connection was accepted
+        self._header_bytes = 0
+        self._discarded_bytes = 0
+        self._is_deaf = False
+
+    # What the transport calls.
+
+    def connection_made(self, transport: Any) -> None:  # noqa: ANN401, D102 - asyncio's
+        super().connection_made(transport)
+        self._connection.owner = self
+        self._answers = _Answers(transport, self._close_after_answer)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: D102 - asyncio's
+        self._connection.leave()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:  # noqa: D102 - asyncio's
+        # In slices, so that a slice alone cannot hold more than headers may.
+        size = self._max_header_bytes
+        for start in range(0, len(data), size):
+            if self._is_deaf:
+                self._ignore(len(data) - start)
+                return
+            self._feed(data[start : start + size])
+
+    def pause_writing(self) -> None:  # noqa: D102 - asyncio's
+        super().pause_writing()
+        self._restart_clock()
+
+    def resume_writing(self) -> None:  # noqa: D102 - asyncio's
+        super().resume_writing()
+        self._restart_clock()
+
+    # What the parser calls.
+
+    def on_message_begin(self) -> None:  # noqa: D102 - httptools'
+        if len(self.pipeline) >= MAX_PIPELINED:
+            raise _Refusal(400, "too_many_pipelined", "Too many requests at once.")
+        super().on_message_begin()
+        self._awaited = _Awaited.HEADERS
+        self.scope[SCOPE_KEY] = self._connection  # type: ignore[typeddict-unknown-key]  # ours
+
+    def on_headers_complete(self) -> None:  # noqa: D102 - httptools'
+        self._refuse_excess(len(self.url) + sum(map(len, chain.from_iterable(self.headers))))
+        if self.parser.should_upgrade():
+            if self.parser.get_method() == b"CONNECT":
+                raise _Refusal(400, "bad_request", "This is no proxy.")
+            return
+        super().on_headers_complete()
+        self.cycle.transport = self._answers  # type: ignore[assignment]  # all that it uses
+        self._awaited = self._timed = _Awaited.BODY
+        self._connection.deadline = self._connection.idle_since = math.inf
+
+    def on_body(self, body: bytes) -> None:  # noqa: D102 - httptools'
+        if self.cycle.response_complete:
+            self._discard(len(body))
+        else:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:  # noqa: D102 - httptools'
+        if self.parser.should_upgrade():
+            return
+        super().on_message_complete()
+        self._awaited = _Awaited.NOTHING
+        if self.cycle.response_complete:
+            self._discarded_bytes = 0
+            self._restart_clock()
+
+    # What a request's cycle calls.
+
+    def on_response_complete(self) -> None:
+        """Go on with what waits.
+
+        Instead of uvicorn's, which sets a timer for each request, and cancels it for good with any
+        byte that comes then.
+        """
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
+            if self.pipeline:
+                self._start_asgi_task(*self.pipeline.pop())
+                return
+            if not self._is_deaf:
+                if self._awaited is _Awaited.BODY and self.expect_100_continue:
+                    # Whether the body will come, nobody can tell (RFC 9110, 10.1.1).
+                    self._close()
+                else:
+                    self._restart_clock()
+                return
+        self._connection.deadline = self.loop.time() + LINGER_SECONDS
+
+    # What the table of connections calls.
+
+    def expire(self) -> None:
+        """Close the connection, with an answer where HTTP has one."""
+        if self._is_deaf or self.transport.is_closing():
+            self.transport.abort()  # it had the time to fetch its last answer
+        elif self.flow.write_paused:
+            self._connection.cut("answer_not_fetched")
+        elif self._awaited is _Awaited.HEADERS:
+            seconds = self._settings.callback_header_timeout
+            self._refuse(
+                _Refusal(
+                    408, "headers_too_slow", f"The headers took more than {seconds:g} seconds."
+                )
+            )
+        elif self._awaited is _Awaited.BODY:
+            self._connection.cut("rest_of_body_too_slow")
+        elif self._newest_cycle is None:
+            self._connection.cut("nothing_sent")
+        else:
+            self.transport.close()  # idle
+
+    def abort(self) -> None:
+        """Close the connection at once, whatever was not yet sent."""
+        self.transport.abort()
+
+    # How it is done.
+
+    @property
+    def _newest_cycle(self) -> RequestResponseCycle | None:
+        return self.cycle  # uvicorn's own type forgets that it is None at first
+
+    @property
+    def _is_answered(self) -> bool:
+        cycle = self._newest_cycle
+        return cycle is None or cycle.response_complete
+
+    def _feed(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+            if self._awaited is _Awaited.NOTHING:
+                return
+            if self._awaited is _Awaited.HEADERS and self._timed is _Awaited.HEADERS:
+                self._header_bytes += len(data)
+            elif self._timed is not self._awaited:
+                self._restart_clock()
+            if self._awaited is _Awaited.HEADERS:
+                self._refuse_excess(self._header_bytes)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._go_on_without_upgrade(data[upgrade.args[0] :])
+        except _Refusal as refusal:
+            self._refuse(refusal)
+        except httptools.HttpParserError as error:
+            cause = error.__context__
+            self._refuse(
+                cause
+                if isinstance(cause, _Refusal)
+                else _Refusal(400, "bad_request", "This is not a valid HTTP/1.1 request.")
+            )
+
+    def _refuse_excess(self, header_bytes: int) -> None:
+        if len(self.url) > self._max_header_bytes // 2:
+            raise _Refusal(414, "url_too_long", "The URL is too long.")
+        if header_bytes > self._max_header_bytes:
+            raise _Refusal(
+                431,
+                "headers_too_large",
+                f"The headers are larger than {self._max_header_bytes} bytes.",
+            )
+        if len(self.headers) > self._max_headers:
+            raise _Refusal(
+                431, "too_many_headers", f"There are more than {self._max_headers} headers."
+            )
+
+    def _go_on_without_upgrade(self, rest: bytes) -> None:
+        lines = [
+            b"%b %b HTTP/%b"
+            % (self.parser.get_method(), self.url, self.parser.get_http_version().encode()),
+            *(b"%b: %b" % header for header in self.headers if header[0] != b"upgrade"),
+        ]
+        self.parser = httptools.HttpRequestParser(self)
+        self._feed(b"\r\n".join([*lines, b"", rest]))
+
+    def _refuse(self, refusal: _Refusal) -> None:
+        is_in_body = self._awaited is _Awaited.BODY
+        self._awaited = _Awaited.NOTHING
+        self._is_deaf = True
+        if self._repeated.is_to_be_written("refused", refusal.reason):
+            _log.warning(
+                "refused",
+                reason=refusal.reason,
+                http_status=refusal.status,
+                client=self.client[0] if self.client else None,
+                has_key=self._connection.has_key,
+            )
+        cycle = self.cycle
+        if self._is_answered:
+            if is_in_body:
+                self._close()  # it has its answer
+            else:
+                self._answer(refusal)
+        elif not is_in_body:
+            cycle.keep_alive = False  # those before it are answered first
+        elif self.pipeline:
+            self.pipeline[0] = (cycle, _bad_request)  # type: ignore[assignment]  # Starlette's types
+        elif cycle.response_started:
+            self._close()
+        else:
+            self._answer(refusal)
+            line_of(cycle.scope)["reason"] = refusal.reason  # type: ignore[arg-type]  # Starlette's type
+            cycle.disconnected = True
+            cycle.message_event.set()
+
+    def _answer(self, refusal: _Refusal) -> None:
+        body = orjson.dumps({"detail": refusal.detail})
+        headers = [
+            *self.server_state.default_headers,
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(body)).encode()),
+            (b"connection", b"close"),
+        ]
+        self.transport.write(
+            STATUS_LINE[refusal.status]
+            + b"".join(b"%b: %b\r\n" % header for header in headers)
+            + b"\r\n"
+            + body
+        )
+        self._close()
+
+    def _close_after_answer(self) -> None:
+        if self.pipeline or not (self._is_deaf or self._awaited is _Awaited.BODY):
+            self.transport.close()
+        else:
+            self._close()
+
+    def _close(self) -> None:
+        # Only one way at first, for more may come: what meets a closed socket brings about a reset,
+        # and that takes the answer from whoever has not read it yet (RFC 9112, 9.6).
+        self._is_deaf = True
+        self._connection.deadline = self.loop.time() + LINGER_SECONDS
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        else:
+            self.transport.close()
+
+    def _ignore(self, size: int) -> None:
+        if self._is_answered:
+            self._discard(size)
+        else:
+            self.flow.pause_reading()  # and let it have its answer
+
+    def _discard(self, size: int) -> None:
+        self._discarded_bytes += size
+        if self.transport.is_closing():
+            return
+        if self._discarded_bytes > self._settings.callback_max_body_bytes:
+            self._connection.cut("body_not_wanted")
+
+    def _restart_clock(self) -> None:
+        """Set the deadline for what the connection waits for now."""
+        limits = self._settings
+        now = self.loop.time()
+        self._timed = self._awaited
+        self._header_bytes = 0
+        self._connection.idle_since = math.inf
+        if self.flow.write_paused:
+            seconds = limits.callback_body_timeout
+        elif self._awaited is _Awaited.HEADERS:
+            seconds = limits.callback_header_timeout
+        elif not self._is_answered:
+            seconds = math.inf  # the app itself bounds how long it takes
+        elif self._awaited is _Awaited.BODY:
+            seconds = limits.callback_body_timeout
+        else:
+            self._connection.idle_since = now
+            seconds = (
+                limits.callback_keep_alive_timeout
+                if self._connection.has_key
+                else limits.callback_header_timeout
+            )
+        self._connection.deadline = now + seconds
+
+
+class _Answers:
+    """What a request's cycle uses of the transport; closing is the protocol's business."""
+
+    def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
+        self.write = transport.write
+        self.is_closing = transport.is_closing
+        self.close = close
+
+
+async def _bad_request(_scope: Scope, _receive: Receive, send: Send) -> None:
+    """Answer 400, in its turn, to a request whose body is broken."""
+    body = b'{"detail":"The body is not valid HTTP/1.1."}'
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"connection", b"close"),
+    ]
+    await send({"type": "http.response.start", "status": 400, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

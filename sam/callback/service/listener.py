@@ -1,0 +1,174 @@
+"""Accepting connections: only while there is room, and without the end of a TLS handshake."""
+
+import asyncio
+import errno
+import functools
+import socket
+import ssl
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from sam.callback.logs import get_logger
+from sam.callback.service.connections import Connection, Connections
+from sam.callback.service.repeated import RepeatedLines
+
+BACKLOG: Final = 2048
+"""How many connections the system keeps that were not yet accepted."""
+
+_PAUSE_SECONDS: Final = 0.01
+_BURST: Final = 16
+# Too many open files, here or in the whole system; no memory for one more socket.
+_EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+_log = get_logger(__name__)
+
+MakeProtocol = Callable[[Connection], asyncio.Protocol]
+
+
+def bind(host: str, port: int) -> list[socket.socket]:
+    """Listen on every address that a host's name stands for.
+
+    Raises:
+        OSError: If one of them cannot be listened on.
+    """
+    sockets: list[socket.socket] = []
+    try:
+        for family, *_, address in socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        ):
+            sockets.append(socket.create_server(address[:2], family=family, backlog=BACKLOG))
+            sockets[-1].setblocking(False)  # noqa: FBT003 - the standard library's
+    except OSError:
+        for listening in sockets:
+            listening.close()
+        raise
+    return sockets
+
+
+class Listener:
+    """Accepts connections as `Connections` has room, and gives each its protocol.
+
+    asyncio's own servers accept whatever comes, know nothing of a connection whose TLS handshake
+    has not ended, and where file descriptors run out they drop new connections (uvloop) or write a
+    traceback each second (asyncio).
+
+    Args:
+        sockets: What to accept from; they are closed with it.
+        connections: Where there must be room first.
+        make_protocol: Makes the protocol of a connection.
+        tls: What TLS needs, or None to go without.
+        repeated: Bounds the lines that are written.
+    """
+
+    def __init__(
+        self,
+        sockets: Iterable[socket.socket],
+        connections: Connections,
+        make_protocol: MakeProtocol,
+        *,
+        tls: ssl.SSLContext | None,
+        repeated: RepeatedLines,
+    ) -> None:
+        self.sockets = tuple(sockets)
+        self._connections = connections
+        self._make_protocol = make_protocol
+        self._tls = tls
+        self._repeated = repeated
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def start(self) -> None:
+        """Begin to accept."""
+        self._tasks.add(asyncio.create_task(self._connections.sweep()))
+        self._tasks.update(asyncio.create_task(self._accept(each)) for each in self.sockets)
+
+    def close(self) -> None:
+        """Accept nothing more, and drop what has not yet got its protocol."""
+        for task in self._tasks:
+            task.cancel()
+
+    async def wait_closed(self) -> None:
+        """Wait until nothing is accepted any more."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _accept(self, listening: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        with listening:
+            while True:
+                try:
+                    accepted, address = await loop.sock_accept(listening)
+                    await self._take(accepted, address)
+                    # What else is there already: waiting for a socket costs as much as all the
+                    # rest of a connection.
+                    for _ in range(_BURST):
+                        await self._take(*listening.accept())
+                except BlockingIOError:
+                    continue
+                except OSError as error:
+                    await self._recover(error)
+
+    async def _take(self, accepted: socket.socket, address: Any) -> None:  # noqa: ANN401 - by family
+        try:
+            await self._connections.wait_for_room()
+        except asyncio.CancelledError:
+            accepted.close()
+            raise
+        accepted.setblocking(False)  # noqa: FBT003 - the standard library's
+        connection = self._connections.add(str(address[0]))
+        task = asyncio.create_task(
+            asyncio.get_running_loop().connect_accepted_socket(
+                functools.partial(self._make_protocol, connection), accepted, ssl=self._tls
+            )
+        )
+        self._tasks.add(task)
+        task.add_done_callback(functools.partial(self._drop_unless_set_up, accepted, connection))
+        connection.owner = _SettingUp(connection, task)
+
+    async def _recover(self, error: OSError) -> None:
+        # Any other error is of that one connection, which was gone before it was accepted.
+        if error.errno not in _EXHAUSTED:
+            return
+        if self._repeated.is_to_be_written("cannot_accept", str(error.errno)):
+            _log.error(
+                "cannot_accept",
+                error=str(error),
+                connections=len(self._connections),
+                hint="Raise the limit of open files (ulimit -n), or lower "
+                "CALLBACK_MAX_CONNECTIONS.",
+            )
+        self._connections.make_room("too_many_open_files")
+        await asyncio.sleep(_PAUSE_SECONDS)
+
+    def _drop_unless_set_up(
+        self, accepted: socket.socket, connection: Connection, task: asyncio.Task[Any]
+    ) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is None and not task.cancelled():
+            return
+        accepted.close()
+        if error is not None and not isinstance(error, OSError):  # ssl.SSLError is one
+            _log.error("crash", exc_info=error)
+        elif error is not None and self._repeated.is_to_be_written(
+            "connection_cut", "handshake_failed"
+        ):
+            _log.warning(
+                "connection_cut",
+                reason="handshake_failed",
+                client=connection.client,
+                error=str(error),
+            )
+        connection.leave()
+
+
+class _SettingUp:
+    """Owns a connection until its protocol does: with TLS, until the handshake has ended."""
+
+    def __init__(self, connection: Connection, task: asyncio.Task[Any]) -> None:
+        self._connection = connection
+        self._task = task
+
+    def expire(self) -> None:
+        self._connection.cut("handshake_too_slow")
+
+    def abort(self) -> None:
+        self._task.cancel()

@@ -1,0 +1,250 @@
+"""Nobody holds a connection by sending slowly, or makes the service hold what it does not want."""
+
+from collections.abc import Callable
+
+import psutil
+import pytest
+
+from tests.support.callbacks import body
+from tests.support.databases import SqliteDatabase
+from tests.support.raw import KEY_HEADER, Wire, request
+from tests.support.service import Service
+
+MEBIBYTE = 2**20
+
+
+@pytest.fixture
+def service(start_service: Callable[..., Service], sqlite_database: SqliteDatabase) -> Service:
+    """The service with little patience."""
+    return start_service(
+        SQL_SAM_CONNECTION_STRING=sqlite_database.connection_string,
+        CALLBACK_HEADER_TIMEOUT="0.5",
+        CALLBACK_BODY_TIMEOUT="0.5",
+        CALLBACK_MAX_HEADER_BYTES="4 KiB",
+        CALLBACK_MAX_HEADERS="20",
+    )
+
+
+@pytest.mark.parametrize("begun", [b"G", b"GET /health HTTP/1.1\r\n", b"GET / HTTP/1.1\r\nX: y"])
+def test_headers_that_come_too_slowly_are_408(begun: bytes, service: Service) -> None:
+    with Wire(service) as wire:
+        wire.send(begun)
+        status, headers, content = wire.answer()
+        assert (status, headers["connection"]) == (408, "close")
+        assert content == b'{"detail":"The headers took more than 0.5 seconds."}'
+        assert wire.rest() == b""
+    line = service.wait_for_event("refused")
+    assert (line["level"], line["reason"]) == ("warning", "headers_too_slow")
+    assert (line["http_status"], line["client"], line["has_key"]) == (408, "127.0.0.1", False)
+
+
+def test_a_byte_now_and_then_does_not_prolong_it(service: Service) -> None:
+    with Wire(service) as wire:
+        wire.send(b"GET /health HTTP/1.1\r\nX: ")
+        while wire.hears_nothing(0.05):
+            wire.send(b"x")
+        assert wire.status() == 408
+
+
+def test_so_are_those_of_a_later_request_though_the_first_had_the_key(service: Service) -> None:
+    with Wire(service) as wire:
+        wire.send(request(content=body()) + b"POST /callback HT")
+        assert wire.status() == 200
+        assert wire.status() == 408
+
+
+def test_who_sends_nothing_is_closed_without_an_answer(service: Service) -> None:
+    with Wire(service) as wire:
+        assert wire.rest() == b""
+    line = service.wait_for_event("connection_cut")
+    assert (line["level"], line["reason"]) == ("warning", "nothing_sent")
+
+
+def test_only_who_has_shown_the_key_may_be_idle_for_longer(service: Service) -> None:
+    with Wire(service) as friend, Wire(service) as stranger:
+        friend.send(request(content=body()))
+        assert friend.status() == 200
+        stranger.send(request(b"/health", method=b"GET"))
+        assert stranger.status() == 200
+        assert stranger.rest() == b""
+        friend.send(request(content=body()))
+        assert friend.status() == 200
+
+
+def test_who_has_shown_the_key_is_closed_after_the_keep_alive_timeout(
+    start_service: Callable[..., Service], sqlite_database: SqliteDatabase
+) -> None:
+    service = start_service(
+        SQL_SAM_CONNECTION_STRING=sqlite_database.connection_string,
+        CALLBACK_KEEP_ALIVE_TIMEOUT="0.2",
+    )
+    with Wire(service) as wire:
+        wire.send(request(content=body()) + b"\r\n")  # what follows is no request yet
+        assert wire.status() == 200
+        assert wire.rest() == b""
+
+
+@pytest.mark.parametrize(
+    ("head", "status", "reason"),
+    [
+        (b"GET /%b HTTP/1.1\r\n\r\n" % (b"u" * 3000), 414, "url_too_long"),
+        (b"GET / HTTP/1.1\r\nX: %b\r\n\r\n" % (b"x" * 5000), 431, "headers_too_large"),
+        (b"GET / HTTP/1.1\r\n%b\r\n" % (b"X: y\r\n" * 21), 431, "too_many_headers"),
+    ],
+)
+def test_a_url_or_headers_over_the_limit_are_refused(
+    head: bytes, status: int, reason: str, service: Service
+) -> None:
+    with Wire(service) as wire:
+        wire.send(head)
+        assert wire.status() == status
+        assert wire.rest() == b""
+    assert service.wait_for_event("refused")["reason"] == reason
+
+
+def test_those_at_the_limit_are_not(service: Service) -> None:
+    for head in (
+        b"GET /%b HTTP/1.1\r\nHost: x\r\n\r\n" % (b"u" * 2047),
+        b"GET / HTTP/1.1\r\nX: %b\r\n\r\n" % (b"x" * 4094),
+        b"GET / HTTP/1.1\r\n%b\r\n" % (b"X: y\r\n" * 20),
+    ):
+        with Wire(service) as wire:
+            wire.send(head)
+            assert wire.status() == 401
+
+
+@pytest.mark.parametrize(
+    ("begun", "more", "status"),
+    [
+        (b"GET /", b"u" * 1000, 414),
+        (b"GET / HTTP/1.1\r\nX: ", b"x" * 1000, 431),
+        (b"GET / HTTP/1.1\r\n", b"X: y\r\n" * 100, 431),
+        # Behind a whole request, where its beginning is harder to find.
+        (request(b"/health", method=b"GET") + b"GET / HTTP/1.1\r\nX: ", b"x" * 1000, 431),
+    ],
+)
+def test_those_without_an_end_are_not_held(
+    begun: bytes, more: bytes, status: int, service: Service
+) -> None:
+    with Wire(service) as wire:
+        before = psutil.Process(service.pid).memory_info().rss
+        wire.send(begun)
+        if b"/health" in begun:
+            assert wire.status() == 200
+        wire.send_until_cut_off(more, 64)
+        assert wire.status() == status
+        assert wire.send_until_cut_off(b"x" * MEBIBYTE, 64)
+        assert psutil.Process(service.pid).memory_info().rss - before < 16 * MEBIBYTE
+
+
+def test_the_body_of_who_has_no_key_is_neither_held_nor_read_to_its_end(service: Service) -> None:
+    with Wire(service) as wire:
+        before = psutil.Process(service.pid).memory_info().rss
+        wire.send(request(headers=b"", length=2**40))
+        assert wire.status() == 401
+        assert wire.send_until_cut_off(b"x" * MEBIBYTE, 64)
+    assert psutil.Process(service.pid).memory_info().rss - before < 16 * MEBIBYTE
+    assert service.wait_for_event("connection_cut")["reason"] == "body_not_wanted"
+
+
+def test_nor_is_it_waited_for(service: Service) -> None:
+    with Wire(service) as wire:
+        wire.send(request(headers=b"", content=b"x", length=1000))
+        assert wire.status() == 401
+        assert wire.rest() == b""
+    assert service.wait_for_event("connection_cut")["reason"] == "rest_of_body_too_slow"
+
+
+def test_a_small_one_does_not_cost_its_connection(service: Service) -> None:
+    with Wire(service) as wire:
+        wire.send(request(headers=b"", length=10))
+        assert wire.status() == 401
+        wire.send(b"0123456789" + request(content=body()))
+        assert wire.status() == 200
+
+
+def test_a_body_over_the_limit_is_answered_though_all_of_it_comes(service: Service) -> None:
+    with Wire(service) as wire:
+        wire.send(request(content=b" " * (MEBIBYTE + 1)) + request(content=body()))
+        assert wire.status() == 413
+        assert wire.status() == 200
+
+
+def test_who_asks_for_the_connection_to_be_closed_can_fetch_its_answer_first(
+    service: Service,
+) -> None:
+    for _ in range(20):
+        with Wire(service) as wire:
+            wire.send(request(headers=b"Connection: close\r\n", length=1000))
+            wire.send_until_cut_off(b"x", 10)
+            assert wire.status() == 401
+            assert wire.rest() == b""
+
+
+def test_a_body_that_was_not_asked_for_is_not_waited_for(service: Service) -> None:
+    with Wire(service) as wire:
+        wire.send(request(headers=b"Expect: 100-continue\r\n", length=10))
+        assert wire.status() == 401
+        assert wire.rest() == b""
+
+
+def test_who_does_not_fetch_its_answer_is_cut_off(service: Service) -> None:
+    with Wire(service) as wire:
+        wire.send(request(b"/docs/assets/swagger-ui-bundle.js", method=b"GET", headers=b"") * 10)
+        line = service.wait_for_event("connection_cut")
+        assert line["reason"] == "answer_not_fetched"
+
+
+def test_of_many_requests_at_once_the_first_are_answered(service: Service) -> None:
+    with Wire(service) as wire:
+        before = psutil.Process(service.pid).memory_info().rss
+        wire.send(request(b"/health", method=b"GET", headers=b"") * 1000)
+        answers = wire.rest()
+        assert answers.count(b"HTTP/1.1 200 OK") == 17
+        assert answers.count(b"connection: close") == 1
+        assert answers.endswith(b'{"status":"ok"}')
+    assert psutil.Process(service.pid).memory_info().rss - before < 16 * MEBIBYTE
+    assert service.wait_for_event("refused")["reason"] == "too_many_pipelined"
+
+
+@pytest.mark.parametrize(
+    ("then", "statuses"),
+    [
+        (b"\x00\r\n\r\n", [200]),
+        (b"GET /%b" % (b"u" * 3000), [200]),
+        (
+            b"POST /callback HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n%b\r\nzz\r\n"
+            % KEY_HEADER,
+            [200, 400],
+        ),
+    ],
+)
+def test_a_broken_request_does_not_cost_the_one_before_its_answer(
+    then: bytes, statuses: list[int], service: Service, sqlite_database: SqliteDatabase
+) -> None:
+    with Wire(service) as wire:
+        wire.send(request(content=body("d-1", "FIRST")) + then)
+        assert [wire.status() for _ in statuses] == statuses
+        assert wire.rest() == b""
+    assert sqlite_database.statuses() == {"d-1": "FIRST"}
+    assert "crash" not in {line["event"] for line in service.lines}
+
+
+def test_a_body_that_is_broken_is_400(service: Service) -> None:
+    with Wire(service) as wire:
+        wire.send(
+            b"POST /callback HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n%b\r\nzz\r\n"
+            % KEY_HEADER
+        )
+        assert wire.status() == 400
+        assert wire.rest() == b""
+    assert service.wait_for_event("disconnected")["reason"] == "bad_request"
+
+
+def test_no_answer_names_the_server(service: Service) -> None:
+    for sent in (b"\x00\r\n\r\n", request(content=body()), request(headers=b"")):
+        with Wire(service) as wire:
+            wire.send(sent)
+            _, headers, content = wire.answer()
+            assert "server" not in headers
+            assert not any(name in content.lower() for name in (b"uvicorn", b"python", b"fastapi"))

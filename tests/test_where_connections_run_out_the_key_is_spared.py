@@ -1,0 +1,175 @@
+"""With CALLBACK_MAX_CONNECTIONS open, the oldest that has shown no key goes; no callback does."""
+
+import json
+import resource
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import psutil
+import pytest
+
+from tests.support.callbacks import body
+from tests.support.databases import SqliteDatabase
+from tests.support.raw import KEY_HEADER, Wire, request
+from tests.support.service import Service
+
+ROOM = 5
+EXPECT = b"Expect: 100-continue\r\n"
+
+
+@pytest.fixture
+def start(
+    start_service: Callable[..., Service], sqlite_database: SqliteDatabase
+) -> Callable[..., Service]:
+    """Starts the service with room for five."""
+
+    def start(**environment: str) -> Service:
+        return start_service(
+            SQL_SAM_CONNECTION_STRING=sqlite_database.connection_string,
+            CALLBACK_MAX_CONNECTIONS=str(ROOM),
+            **environment,
+        )
+
+    return start
+
+
+@pytest.fixture
+def wires() -> Iterator[ExitStack]:
+    """Closes connections when the test ends."""
+    with ExitStack() as stack:
+        yield stack
+
+
+def connect(wires: ExitStack, service: Service, number: int) -> list[Wire]:
+    return [wires.enter_context(Wire(service)) for _ in range(number)]
+
+
+def callback(wire: Wire) -> int:
+    wire.send(request(content=body()))
+    return wire.status()
+
+
+def test_the_oldest_that_has_shown_no_key_goes(
+    start: Callable[..., Service], wires: ExitStack
+) -> None:
+    service = start()
+    [friend] = connect(wires, service, 1)
+    assert callback(friend) == 200
+    strangers = connect(wires, service, ROOM - 1)
+    # A probe, a wrong key and a request that has not ended show no key.
+    strangers[0].send(request(b"/health", method=b"GET"))
+    strangers[1].send(request(headers=b"X-API-KEY: wrong\r\n"))
+    strangers[2].send(b"POST /callback HTTP/1.1\r\nX-API-KEY")
+    assert (strangers[0].status(), strangers[1].status()) == (200, 401)
+
+    [newcomer] = connect(wires, service, 1)
+    assert callback(newcomer) == 200
+
+    assert not strangers[0].is_open()
+    assert all(wire.is_open() for wire in strangers[1:])
+    assert callback(friend) == 200
+    line = service.wait_for_event("connection_cut")
+    assert (line["level"], line["reason"]) == ("warning", "too_many_connections")
+    assert (line["has_key"], line["connections"]) == (False, ROOM)
+
+
+def test_if_all_have_shown_it_the_one_that_is_idle_the_longest_goes(
+    start: Callable[..., Service], wires: ExitStack
+) -> None:
+    service = start()
+    friends = connect(wires, service, ROOM)
+    for friend in (*friends, friends[0]):  # so the second is idle the longest
+        assert callback(friend) == 200
+    [newcomer] = connect(wires, service, 1)
+    assert callback(newcomer) == 200
+    assert [friend.is_open() for friend in friends] == [True, False, True, True, True]
+
+
+def test_a_callback_never_goes_and_the_new_connection_waits(
+    start: Callable[..., Service], wires: ExitStack
+) -> None:
+    service = start(CALLBACK_HEADER_TIMEOUT="0.2")  # and with it the time that each is spared
+    content = body()
+    friends = connect(wires, service, ROOM)
+    for friend in friends:
+        friend.send(request(content=b"", length=len(content), headers=EXPECT + KEY_HEADER))
+        assert friend.status() == 100  # so it has shown the key
+
+    [newcomer] = connect(wires, service, 1)
+    newcomer.send(request(content=content))
+    assert newcomer.hears_nothing(1)
+
+    friends[2].send(content + request(content=content[:5], length=len(content)))
+    assert friends[2].status() == 200
+    assert newcomer.hears_nothing(0.5)  # the next callback has begun on the same connection
+    friends[2].send(content[5:])
+    assert friends[2].status() == 200
+    assert newcomer.status() == 200
+    for friend in (friends[0], friends[1], friends[3], friends[4]):
+        friend.send(content)
+        assert friend.status() == 200
+
+
+def test_a_new_connection_has_some_time_to_show_its_key(
+    start: Callable[..., Service], wires: ExitStack
+) -> None:
+    service = start(CALLBACK_HEADER_TIMEOUT="10")  # of which a fifth
+    first = connect(wires, service, ROOM)
+    flood = connect(wires, service, 50)
+    for wire in first:
+        assert callback(wire) == 200
+    del flood
+
+
+def test_where_the_system_has_no_more_file_descriptors_strangers_go_too(
+    start_service: Callable[..., Service], sqlite_database: SqliteDatabase, wires: ExitStack
+) -> None:
+    service = start_service(
+        SQL_SAM_CONNECTION_STRING=sqlite_database.connection_string, CALLBACK_HEADER_TIMEOUT="5"
+    )
+    [friend] = connect(wires, service, 1)
+    assert callback(friend) == 200
+    _, hard = resource.prlimit(service.pid, resource.RLIMIT_NOFILE)
+    is_open = psutil.Process(service.pid).num_fds()
+    resource.prlimit(service.pid, resource.RLIMIT_NOFILE, (is_open + 5, hard))
+
+    strangers = connect(wires, service, 10)
+    line = service.wait_for_event("cannot_accept")
+    assert line["level"] == "error"
+    assert "CALLBACK_MAX_CONNECTIONS" in line["hint"]
+    assert callback(strangers[-1]) == 200
+    assert callback(friend) == 200
+    assert not strangers[0].is_open()
+
+
+def _provide(soft: int, hard: int, connections: int) -> tuple[list[int], list[str]]:
+    """What `provide_for` returns and sets in a process with these limits, and what it logs."""
+    program = f"""
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))
+from sam.callback import logs, settings
+logs.configure(settings.LogLevel.INFO, settings.LogFormat.JSON)
+from sam.callback.service.file_descriptors import provide_for
+room = provide_for({connections})
+print(room, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+"""
+    output = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=30
+    ).stdout.splitlines()
+    return [int(number) for number in output[-1].split()], output[:-1]
+
+
+def test_the_limit_of_open_files_is_raised_at_the_start() -> None:
+    assert _provide(256, 2000, 1000) == ([1000, 1100], [])
+    assert _provide(1500, 2000, 1000) == ([1000, 1500], [])
+
+
+def test_where_it_cannot_be_there_is_room_for_less_and_a_warning_says_so() -> None:
+    numbers, [line] = _provide(256, 600, 1000)
+    assert numbers == [500, 600]
+    warning = json.loads(line)
+    assert (warning["level"], warning["event"]) == ("warning", "too_few_file_descriptors")
+    assert (warning["open_files"], warning["connections"]) == (600, 500)
+    assert "Allow 1100" in warning["hint"]
