@@ -115,7 +115,7 @@ def test_a_callback_never_goes_and_the_new_connection_waits(
 def test_a_new_connection_has_some_time_to_show_its_key(
     start: Callable[..., Service], wires: ExitStack
 ) -> None:
-    service = start(CALLBACK_HEADER_TIMEOUT="10")  # of which a fifth
+    service = start(CALLBACK_HEADER_TIMEOUT="30")  # of which a third
     first = connect(wires, service, ROOM)
     flood = connect(wires, service, 50)
     for wire in first:

@@ -2,11 +2,13 @@
 
 ``python -m tests.benchmarks.slow_clients`` starts the service with its default limits on a SQLite
 file, and for each kind of slow client measures the callbacks per second of 64 connections that are
-kept alive, in turns without and with the slow ones. Both run here, the service in its own process.
+kept alive (by wrk, which must be installed), in turns without and with the slow ones.
 """
 
 import asyncio
 import contextlib
+import math
+import re
 import resource
 import socket
 import statistics
@@ -17,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Final
 
+import psutil
 import typer
 import uvloop
 
@@ -41,31 +44,11 @@ KINDS: Final = {
     "body, key": request(length=1000),
 }
 
-
-@dataclass
-class Good:
-    """Callbacks over connections that are kept alive, one after the other on each."""
-
-    port: int
-    answers: Counter[str] = field(default_factory=Counter)
-    longest: float = 0.0
-
-    async def run(self, number: int) -> None:
-        """Send callbacks until cancelled."""
-        content = body(f"d-{number}", "RUN_COMPLETED")
-        callback = request(content=content)
-        while True:
-            reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-            with contextlib.suppress(OSError, EOFError), contextlib.closing(writer):
-                while True:
-                    sent = time.perf_counter()
-                    writer.write(callback)
-                    head = await reader.readuntil(b"\r\n\r\n")
-                    length = head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]
-                    await reader.readexactly(int(length))
-                    self.answers[head[9:12].decode()] += 1
-                    self.longest = max(self.longest, time.perf_counter() - sent)
-            self.answers["broken"] += 1
+SCRIPT: Final = """
+wrk.method = "POST"
+wrk.headers["X-API-KEY"] = "{key}"
+wrk.body = [[{body}]]
+"""
 
 
 @dataclass
@@ -117,45 +100,66 @@ class Slow:
         return connection
 
 
-async def callbacks_per_second(good: Good, seconds: float) -> float:
-    """Count for a while."""
-    before, started = good.answers["200"], time.perf_counter()
-    await asyncio.sleep(seconds)
-    return (good.answers["200"] - before) / (time.perf_counter() - started)
+@dataclass
+class Good:
+    """Callbacks over 64 connections that are kept alive, by wrk."""
+
+    service: Service
+    script: Path
+    refused: int = 0
+
+    async def measure(self, wait: float, seconds: float) -> tuple[float, float]:
+        """Count for a while, some time after they began; note those that were refused.
+
+        Returns:
+            Callbacks per second, and microseconds of the service's CPU for each. Where the machine
+            is busy with other things, what the slow ones take of a core says more than the ratio.
+        """
+        process = psutil.Process(self.service.pid)
+        wrk = await asyncio.create_subprocess_exec(
+            *("wrk", "-t1", f"-c{GOOD}", f"-d{math.ceil(wait + seconds)}s", "--timeout", "30s"),
+            *("-s", str(self.script), f"{self.service.url}/callback"),
+            stdout=asyncio.subprocess.PIPE,
+        )
+        await asyncio.sleep(wait)
+        before, started, cpu = self._count(), time.perf_counter(), sum(process.cpu_times()[:2])
+        await asyncio.sleep(seconds)
+        number = self._count() - before
+        rate = number / (time.perf_counter() - started)
+        cost = (sum(process.cpu_times()[:2]) - cpu) / number * 1e6
+        output, _ = await wrk.communicate()
+        for line in output.decode().splitlines():
+            if "Non-2xx" in line or "Socket errors" in line:
+                self.refused += sum(map(int, re.findall(r"\b\d+\b(?!xx)", line.partition(":")[2])))
+        return rate, cost
+
+    def _count(self) -> int:
+        lines = self.service.lines
+        return sum(line["event"] == "callback" for line in lines)
 
 
-async def compare(port: int, kind: str, *, rounds: int, seconds: float) -> str:
+async def compare(good: Good, kind: str, *, rounds: int, seconds: float) -> str:
     """Measure in turns without and with slow connections of a kind; return a line on it."""
-    good = Good(port)
-    senders = [asyncio.create_task(good.run(number)) for number in range(GOOD)]
     calm, besieged = [], []
     cut = 0
-    longest_calm = longest_besieged = 0.0
     for _ in range(rounds):
-        await asyncio.sleep(2)
-        good.longest = 0
-        calm.append(await callbacks_per_second(good, seconds))
-        longest_calm, good.longest = max(longest_calm, good.longest), 0
-        slow = Slow(port, KINDS[kind])
+        calm.append(await good.measure(2, seconds))
+        slow = Slow(good.service.port, KINDS[kind])
         task = asyncio.create_task(slow.run())
-        await asyncio.sleep(RAMP_SECONDS)
-        besieged.append(await callbacks_per_second(good, seconds))
-        longest_besieged = max(longest_besieged, good.longest)
+        besieged.append(await good.measure(RAMP_SECONDS, seconds))
         cut += slow.cut
-        await _end([task])
-    await _end(senders)
-    ratio = statistics.median(besieged) / statistics.median(calm)
-    refused = sum(count for answer, count in good.answers.items() if answer != "200")
-    return (
-        f"{kind:16}{statistics.median(calm):9.0f}{statistics.median(besieged):9.0f}{ratio:8.2f}"
-        f"{longest_calm * 1000:9.0f}{longest_besieged * 1000:9.0f}{refused:9}{cut:9}"
-    )
-
-
-async def _end(tasks: list[asyncio.Task[None]]) -> None:
-    for task in tasks:
         task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.wait([task])
+    (calm_rate, calm_cost), (besieged_rate, besieged_cost) = (
+        [statistics.median(values) for values in zip(*each, strict=True)]
+        for each in (calm, besieged)
+    )
+    taken = (besieged_cost - calm_cost) * besieged_rate / 1e6
+    return (
+        f"{kind:16}{calm_rate:9.0f}{besieged_rate:9.0f}{besieged_rate / calm_rate:8.2f}"
+        f"{calm_cost:9.0f}{besieged_cost:9.0f}{taken:8.2f}"
+        f"{good.refused:9}{cut:9}"
+    )
 
 
 def main(
@@ -168,7 +172,7 @@ def main(
     resource.setrlimit(resource.RLIMIT_NOFILE, (SLOW + GOOD + 100, hard))
     with tempfile.TemporaryDirectory() as directory:
         database = SqliteDatabase(Path(directory) / "sam.db")
-        database.add_robots(f"d-{number}" for number in range(GOOD))
+        database.add_robots(["d-1"])
         service = Service(
             Path(directory),
             {
@@ -176,13 +180,16 @@ def main(
                 "SQL_SAM_CONNECTION_STRING": database.connection_string,
             },
         )
+        script = Path(directory) / "callback.lua"
+        script.write_text(SCRIPT.format(key=KEY, body=body("d-1", "RUN_COMPLETED").decode()))
         typer.echo(
-            "                callbacks/s      ratio  longest answer, ms   good    slow\n"
-            "slow clients         calm besieged           calm besieged  refused      cut"
+            "                      callbacks/s          CPU of each, us     of a     good     slow\n"
+            "slow clients         calm besieged   ratio     calm besieged    core  refused      cut"
         )
         try:
             for each in kind or KINDS:
-                line = uvloop.run(compare(service.port, each, rounds=rounds, seconds=seconds))
+                good = Good(service, script)
+                line = uvloop.run(compare(good, each, rounds=rounds, seconds=seconds))
                 typer.echo(line)
         finally:
             service.stop()

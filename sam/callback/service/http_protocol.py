@@ -10,6 +10,7 @@ from typing import Any, Final
 import httptools
 import orjson
 from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import (
     STATUS_LINE,
     HttpToolsProtocol,
@@ -135,8 +136,13 @@ class HttpProtocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:  # noqa: D102 - httptools'
         if self.cycle.response_complete:
             self._discard(len(body))
-        else:
-            super().on_body(body)
+            return
+        # Uvicorn's would wake the request for each piece: a thousand senders of a byte a second
+        # would cost a good part of a core.
+        self.cycle.body += body
+        if len(self.cycle.body) > HIGH_WATER_LIMIT:
+            self.flow.pause_reading()
+            self.cycle.message_event.set()
 
     def on_message_complete(self) -> None:  # noqa: D102 - httptools'
         if self.parser.should_upgrade():

@@ -75,10 +75,11 @@ class Listener:
         self._tls = tls
         self._repeated = repeated
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._sweep: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Begin to accept."""
-        self._tasks.add(asyncio.create_task(self._connections.sweep()))
+        self._sweep = asyncio.create_task(self._connections.sweep())
         self._tasks.update(asyncio.create_task(self._accept(each)) for each in self.sockets)
 
     def close(self) -> None:
@@ -87,7 +88,9 @@ class Listener:
             task.cancel()
 
     async def wait_closed(self) -> None:
-        """Wait until nothing is accepted any more."""
+        """Wait until nothing is accepted any more; until then, deadlines hold."""
+        if self._sweep is not None:
+            self._sweep.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _accept(self, listening: socket.socket) -> None:

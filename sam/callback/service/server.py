@@ -73,7 +73,7 @@ class _Server(uvicorn.Server):
         return Connections(
             maximum=file_descriptors.provide_for(self._settings.callback_max_connections),
             header_timeout=header_timeout,
-            grace=header_timeout / 5,
+            grace=header_timeout / 3,
             sweep_seconds=min(1.0, shortest / 10),
             repeated=self._repeated,
         )
