@@ -183,7 +183,7 @@ def main(
         script = Path(directory) / "callback.lua"
         script.write_text(SCRIPT.format(key=KEY, body=body("d-1", "RUN_COMPLETED").decode()))
         typer.echo(
-            "                      callbacks/s          CPU of each, us     of a     good     slow\n"
+            "                    callbacks/s         CPU of each, us     of a     good     slow\n"
             "slow clients         calm besieged   ratio     calm besieged    core  refused      cut"
         )
         try:
