@@ -17,6 +17,7 @@ from typing import Concatenate, Final, ParamSpec, TypeVar
 import psutil
 from filelock import FileLock, Timeout
 
+from sam.callback.inbox.disk import Disk
 from sam.callback.inbox.entries import Entry, Kind, Total
 from sam.callback.inbox.numbering import Numbering
 from sam.callback.inbox.spool_file import SpoolFile
@@ -70,11 +71,13 @@ class Spool:
         self.is_writable = False
         self.totals: dict[Kind, Total] = dict.fromkeys(Kind, Total())
         """As of the last call."""
+        self.disk: Disk | None = None
+        """As of the last call; None before the first."""
+        self.max_bytes = max_bytes
         self._numbering = numbering
         self._is_failing = False
         self._failed_at = -math.inf
         self._was_read = False
-        self._max_bytes = max_bytes
         self._lock = FileLock(f"{path}.lock", mode=0o600, thread_local=False)
         self._thread = DaemonThreadPool(1, "spool")
         self._file: SpoolFile | None = None  # the thread's
@@ -169,7 +172,7 @@ class Spool:
     async def _do(
         self, call: Callable[Concatenate[SpoolFile, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        def on_thread() -> tuple[T, dict[Kind, Total]]:
+        def on_thread() -> tuple[T, dict[Kind, Total], Disk]:
             if self._file is not None and self._file.has_moved():
                 _log.critical("spool_moved", path=str(self.path), action="A new one is begun.")
                 self._let_go()
@@ -177,14 +180,16 @@ class Spool:
                 if self._file is None:
                     self._file = self._open()
                 result = call(self._file, *args, **kwargs)
-                return result, self._file.totals()
+                return result, self._file.totals(), Disk.of(self.path)
             except sqlite3.Error as error:
                 self._recover(error)  # before the next call may use what is broken
                 raise
 
         try:
             async with self._limit(IO_SECONDS):
-                result, self.totals = await asyncio.wrap_future(self._thread.submit(on_thread))
+                result, self.totals, self.disk = await asyncio.wrap_future(
+                    self._thread.submit(on_thread)
+                )
         except Timeout:  # the lock's own
             raise self._failed(
                 "Another process owns the spool. Each instance needs a CALLBACK_SPOOL_PATH of its "
@@ -215,7 +220,7 @@ class Spool:
         # It counts how often it was taken, and its file may have gone with the spool's.
         self._lock.release(force=True)
         self._lock.acquire(blocking=False)
-        file = SpoolFile(self.path, self._max_bytes)
+        file = SpoolFile(self.path, self.max_bytes)
         self._numbering.continue_after(file.last_number())
         return file
 

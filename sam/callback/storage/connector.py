@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import math
 from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 import aioodbc
@@ -48,6 +49,21 @@ T = TypeVar("T")
 pyodbc.pooling = False
 
 
+@dataclass(frozen=True, slots=True)
+class PoolStats:
+    """The connections now.
+
+    Attributes:
+        size: The most in use at a time.
+        in_use: At work, or being made.
+        waiting: Calls that wait for one.
+    """
+
+    size: int
+    in_use: int
+    waiting: int
+
+
 class DatabaseConnector:
     """Owns the connections to SAM's database. One per process, opened and closed by the lifespan.
 
@@ -69,6 +85,8 @@ class DatabaseConnector:
         # aioodbc's `acquire` waits without limit, and a connection that is closed when it comes
         # back wakes no waiter: nobody may have to wait there.
         self._slots = asyncio.Semaphore(self.size)
+        self._in_use = 0
+        self._waiting = 0
         # As many again for threads that were given up and still wait in the driver.
         self._threads = DaemonThreadPool(2 * self.size, "odbc")
         self._releases: set[asyncio.Task[None]] = set()
@@ -117,7 +135,12 @@ class DatabaseConnector:
         """
         return await self._run(work, asyncio.get_running_loop().time() + timeout)
 
+    def stats(self) -> PoolStats:
+        """Return how busy the pool is."""
+        return PoolStats(self.size, self._in_use, self._waiting)
+
     async def _run(self, work: Work[T], deadline: float) -> T:
+        self._waiting += 1
         try:
             async with asyncio.timeout_at(deadline):
                 await self._slots.acquire()
@@ -125,6 +148,9 @@ class DatabaseConnector:
             raise PoolExhaustedError(
                 f"All {self.size} connections to the database were busy for too long."
             ) from None
+        finally:
+            self._waiting -= 1
+        self._in_use += 1
         try:
             connection = await self._acquire_trusted(deadline)
             is_fresh = not isinstance(connection._conn, Session)  # noqa: SLF001 - see above
@@ -137,6 +163,7 @@ class DatabaseConnector:
             await self._drop_idle(deadline)
             return await self._run_on(await self._acquire(deadline), work, deadline)
         finally:
+            self._in_use -= 1
             self._slots.release()
 
     async def _acquire_trusted(self, deadline: float) -> aioodbc.Connection:
