@@ -1,6 +1,7 @@
 """/metrics counts every callback and every refusal once, and knows the state of what is behind."""
 
 import asyncio
+import shutil
 import socket
 import sqlite3
 import threading
@@ -259,6 +260,24 @@ async def test_a_hung_disk_does_not_hang_a_scrape(
     assert ages[0] + 0.1 <= ages[1]
     assert first.value("spool_disk_free_bytes") > 0
     assert first.value("spool_disk_free_bytes") < first.value("spool_disk_size_bytes")
+
+
+async def test_a_disk_that_cannot_be_looked_at_costs_no_callback(
+    sqlite_database: SqliteDatabase,
+    settings_for: Callable[..., Settings],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(_path: Path) -> None:
+        raise PermissionError
+
+    settings = settings_for(sqlite_database, callback_spool_path=tmp_path / "spool.db")
+    async with opened(settings) as (_, client):
+        monkeypatch.setattr(shutil, "disk_usage", fail)
+        answer = await client.post("/callback", content=body("stranger"))
+        seen = read(await client.get("/metrics"))
+    assert (answer.status_code, answer.json()["outcome"]) == (200, "unmatched")
+    assert not [name for name in seen.names if "_disk_" in name]
 
 
 def test_a_stranger_adds_no_series(service: Service) -> None:

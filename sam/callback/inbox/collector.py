@@ -78,7 +78,7 @@ class InboxCollector(Collector):
             "The share of it for dead letters and invalid bodies together.",
             state.spool_dead_max_bytes,
         )
-        if disk is not None:  # as long as the spool could never be opened, it is not known
+        if disk is not None:  # it is not known before the spool was opened
             yield _gauge("spool_disk_free_bytes", "Free space on the spool's volume.", disk.free)
             yield _gauge("spool_disk_size_bytes", "Size of the spool's volume.", disk.size)
 

@@ -14,11 +14,14 @@ class Disk:
     size: int
 
     @classmethod
-    def of(cls, path: Path) -> Self:
-        """Look at the volume of a file. A disk that does not answer blocks this, as any call.
+    def of(cls, path: Path) -> Self | None:
+        """Look at the volume of a file; None if that fails.
 
-        Raises:
-            OSError: If its directory cannot be looked at.
+        It is looked at after a write that is safe: what the system says here must not undo that. A
+        disk that does not answer blocks this, as any call.
         """
-        usage = shutil.disk_usage(path.parent)
+        try:
+            usage = shutil.disk_usage(path.parent)
+        except OSError:
+            return None
         return cls(free=usage.free, size=usage.total)

@@ -72,7 +72,7 @@ class Spool:
         self.totals: dict[Kind, Total] = dict.fromkeys(Kind, Total())
         """As of the last call."""
         self.disk: Disk | None = None
-        """As of the last call; None before the first."""
+        """As of the last call; None if it is not known."""
         self.max_bytes = max_bytes
         self._numbering = numbering
         self._is_failing = False
@@ -172,7 +172,7 @@ class Spool:
     async def _do(
         self, call: Callable[Concatenate[SpoolFile, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        def on_thread() -> tuple[T, dict[Kind, Total], Disk]:
+        def on_thread() -> tuple[T, dict[Kind, Total], Disk | None]:
             if self._file is not None and self._file.has_moved():
                 _log.critical("spool_moved", path=str(self.path), action="A new one is begun.")
                 self._let_go()
