@@ -284,19 +284,20 @@ def test_a_stranger_adds_no_series(service: Service) -> None:
     service.post(body())
     scrape(service)
     before = scrape(service)
-    for number in range(20):
-        headers = {
-            "Host": f"host-{number}",
-            "User-Agent": f"agent-{number}",
-            "X-Request-ID": f"request-{number}",
-            "X-Forwarded-For": f"10.0.0.{number}",
-            "Accept": f"application/openmetrics-text;version={number};escaping=x{number}",
-        }
-        for key in ({}, {"X-API-KEY": f"key-{number}"}, {"X-API-KEY": KEY}):
-            method = METHODS[number % len(METHODS)]
-            httpx.request(method, f"{service.url}/path/{number}?{number}", headers=headers | key)
-            httpx.get(f"{service.url}/metrics?{number}", headers=headers | key)
-        service.post(body(f"deployment-{number}", f"STATUS-{number}"))
+    with httpx.Client(base_url=service.url, timeout=20) as client:
+        for number, method in enumerate(METHODS):
+            headers = {
+                "Host": f"host-{number}",
+                "User-Agent": f"agent-{number}",
+                "X-Request-ID": f"request-{number}",
+                "X-Forwarded-For": f"10.0.0.{number}",
+                "Accept": f"application/openmetrics-text;version={number};escaping=x{number}",
+            }
+            for key in ({}, {"X-API-KEY": f"key-{number}"}, {"X-API-KEY": KEY}):
+                client.request(method, f"/path/{number}?{number}", headers=headers | key)
+                client.get(f"/metrics?{number}", headers=headers | key)
+            content = body(f"deployment-{number}", f"STATUS-{number}")
+            client.post("/callback", content=content, headers={"X-API-KEY": KEY})
     after = scrape(service)
     for label, values in after.labels.items():
         new = values - before.labels[label]
