@@ -27,7 +27,7 @@ def table(heading: str, columns: str) -> list[list[str]]:
 
 def words(cell: str) -> set[str]:
     """What stands in backticks before the first colon."""
-    return set(re.findall(r"`([^`]+)`", cell.split(":", maxsplit=1)[0]))
+    return set(re.findall(r"`([^`]+)`", cell.rsplit(":", maxsplit=1)[0]))
 
 
 def documented(heading: str) -> set[tuple[str, str, frozenset[str], str]]:

@@ -18,6 +18,7 @@ from sam.callback.inbox.spool import IO_SECONDS
 from sam.callback.metrics import REFUSAL_REASONS, Metrics
 from sam.callback.service.main import create_app
 from sam.callback.settings import Settings
+from tests.support import raw
 from tests.support.callbacks import body
 from tests.support.conditions import eventually
 from tests.support.databases import PostgresDatabase, SqliteDatabase
@@ -146,8 +147,48 @@ def test_each_refusal_is_counted(
     assert seen.value("spool_writable") == 0
     assert seen.value("spool_entries", kind="invalid") == 1
     spool.rmdir()
-    # `overloaded` and `crash`: the next test.
-    assert {*refusals, "overloaded", "crash", "unknown"} == set(REFUSAL_REASONS)
+    # `overloaded` and `crash`: below.
+    assert {*refusals, *EARLY, "overloaded", "crash", "unknown"} == set(REFUSAL_REASONS)
+
+
+EARLY = {
+    "bad_request": b"what is this?\r\n\r\n",
+    "url_too_long": raw.request(b"/" * 600),
+    "headers_too_large": raw.request(headers=b"X: " + b"x" * 1100 + b"\r\n"),
+    "too_many_headers": raw.request(headers=b"X: x\r\n" * 21),
+    "too_many_pipelined": raw.request(b"/health", method=b"GET") * 40,
+    "headers_too_slow": b"POST /callback HTTP/1.1\r\n",
+}
+"""Requests that are refused before the app hears of them, or of their end, by why."""
+
+
+def test_each_refusal_of_a_connection_is_counted(
+    start_service: Callable[..., Service], sqlite_database: SqliteDatabase
+) -> None:
+    service = start_service(
+        SQL_SAM_CONNECTION_STRING=sqlite_database.connection_string,
+        CALLBACK_MAX_HEADER_BYTES="1 KiB",
+        CALLBACK_MAX_HEADERS="20",
+        CALLBACK_HEADER_TIMEOUT="0.5",
+    )
+
+    def is_counted(reason: str) -> bool:
+        return scrape(service).value("refusals_total", reason=reason) == 1
+
+    for reason, sent in EARLY.items():
+        with raw.Wire(service) as wire:
+            wire.send(sent)
+            eventually(partial(is_counted, reason))
+    assert scrape(service).value("refusals_total") == len(EARLY)
+
+    with raw.Wire(service):
+        eventually(
+            lambda: scrape(service).value("connections_cut_total", reason="nothing_sent") == 1
+        )
+    seen = scrape(service)
+    assert seen.value("connections_cut_total") == 1
+    assert seen.value("connections") == 1  # the scrape's own
+    assert seen.value("connections_max") == 1000
 
 
 async def test_what_the_service_cannot_help_is_counted_too(

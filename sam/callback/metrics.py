@@ -13,6 +13,7 @@ from typing import Final
 from prometheus_client import (
     CollectorRegistry,
     Counter,
+    Gauge,
     GCCollector,
     Histogram,
     Info,
@@ -44,9 +45,28 @@ REFUSAL_REASONS: Final = (
     "overloaded",
     "not_safe",
     "crash",
+    "bad_request",
+    "headers_too_slow",
+    "headers_too_large",
+    "too_many_headers",
+    "url_too_long",
+    "too_many_pipelined",
     UNKNOWN,
 )
 """As in the field ``reason`` of the log; what is not here counts as the last."""
+
+CUT_REASONS: Final = (
+    "too_many_connections",
+    "too_many_open_files",
+    "nothing_sent",
+    "handshake_too_slow",
+    "handshake_failed",
+    "answer_not_fetched",
+    "body_not_wanted",
+    "rest_of_body_too_slow",
+    UNKNOWN,
+)
+"""Why a connection was closed without an answer, as in the log."""
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _DEPLOYMENTS = (1, 2, 5, 10, 20, 50, 100)
@@ -94,6 +114,8 @@ class Metrics:
     Attributes:
         registry: For collectors of states.
         callbacks: Counts callbacks that were made safe.
+        connections: How many are open.
+        connections_max: How many may be.
         replayed: Counts tries to apply an entry of the spool.
         spool_write: Times writes of a batch to the spool, fsync included, in seconds.
     """
@@ -145,6 +167,17 @@ class Metrics:
             buckets=_DEPLOYMENTS,
         )
         self._batch_size = {source: batch_size.labels(source.value) for source in Source}
+        self.connections = Gauge(f"{PREFIX}connections", "Open connections.", registry=registry)
+        self.connections_max = Gauge(
+            f"{PREFIX}connections_max", "The most connections at a time.", registry=registry
+        )
+        cut = Counter(
+            f"{PREFIX}connections_cut",
+            "Connections that were closed without an answer, by why.",
+            ["reason"],
+            registry=registry,
+        )
+        self._cut = {reason: cut.labels(reason) for reason in CUT_REASONS}
         self.spool_write = Histogram(
             f"{PREFIX}spool_write_duration_seconds",
             "Writing a batch of callbacks to the spool, fsync included.",
@@ -171,6 +204,10 @@ class Metrics:
     def refused(self, reason: str) -> None:
         """Count a request that was not served."""
         self._refusals.get(reason, self._refusals[UNKNOWN]).inc()
+
+    def cut(self, reason: str) -> None:
+        """Count a connection that was closed without an answer."""
+        self._cut.get(reason, self._cut[UNKNOWN]).inc()
 
     def committed(self, source: Source, deployments: int, seconds: float) -> None:
         """Count and time a batch that was committed."""

@@ -13,6 +13,7 @@ from uvicorn.config import STARTUP_FAILURE
 
 from sam.callback.inbox.inbox import Inbox
 from sam.callback.logs import get_logger
+from sam.callback.metrics import Metrics
 from sam.callback.service import file_descriptors, listener
 from sam.callback.service.connections import Connection, Connections
 from sam.callback.service.http_protocol import HttpProtocol
@@ -27,11 +28,18 @@ _log = get_logger(__name__)
 
 class _Server(uvicorn.Server):
     def __init__(
-        self, config: uvicorn.Config, inbox: Inbox, settings: Settings, repeated: RepeatedLines
+        self,
+        config: uvicorn.Config,
+        settings: Settings,
+        *,
+        inbox: Inbox,
+        metrics: Metrics,
+        repeated: RepeatedLines,
     ) -> None:
         super().__init__(config)
         self._inbox = inbox
         self._settings = settings
+        self._metrics = metrics
         self._repeated = repeated
         self._drain_seconds = settings.callback_drain_seconds
         self._loop: asyncio.AbstractEventLoop | None = None  # until it listens
@@ -75,6 +83,7 @@ class _Server(uvicorn.Server):
             header_timeout=header_timeout,
             grace=header_timeout / 3,
             sweep_seconds=min(1.0, shortest / 10),
+            metrics=self._metrics,
             repeated=self._repeated,
         )
 
@@ -82,6 +91,7 @@ class _Server(uvicorn.Server):
         return HttpProtocol(
             connection,
             settings=self._settings,
+            metrics=self._metrics,
             repeated=self._repeated,
             config=self.config,
             server_state=self.server_state,
@@ -123,4 +133,7 @@ def run(app: FastAPI, settings: Settings) -> None:
         ssl_keyfile=settings.callback_ssl_keyfile,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
-    _Server(config, app.state.inbox, settings, app.state.repeated).run()
+    state = app.state
+    _Server(
+        config, settings, inbox=state.inbox, metrics=state.metrics, repeated=state.repeated
+    ).run()
