@@ -87,8 +87,9 @@ def create_app(settings: Settings) -> FastAPI:
     public = {HEALTH_PATH, READY_PATH}
     if settings.callback_docs:
         public.update(openapi.PUBLIC_PATHS)
-    keys = [settings.callback_api_key, settings.callback_api_key_previous]
+    keys = {"current": settings.callback_api_key, "previous": settings.callback_api_key_previous}
+    accepted = {name: key for name, key in keys.items() if key}
     # The last one added is the outermost.
-    app.add_middleware(ApiKeyMiddleware, keys=[key for key in keys if key], public=public)
+    app.add_middleware(ApiKeyMiddleware, keys=accepted, public=public)
     app.add_middleware(RequestLogMiddleware, metrics=metrics, repeated=app.state.repeated)
     return app
