@@ -12,6 +12,8 @@ from typing import Any, Final
 
 import httpx
 
+from tests.support import log_lines
+
 KEY: Final = "test-key-5f2c9e"
 START_SECONDS: Final = 30
 STOP_SECONDS: Final = 12
@@ -107,7 +109,7 @@ class Service:
             self._process.send_signal(signal_number)
 
     def kill(self) -> None:
-        """End it as a power cut would; what it printed until then is not looked at."""
+        """End it as a power cut would; each whole line until then is one."""
         self._process.kill()
         self._process.wait()
         self._reader.join(timeout=5)
@@ -115,6 +117,7 @@ class Service:
             if stream is not None:
                 stream.close()
         self._exit_status = 0
+        log_lines.check(self.lines)
 
     def stop(self, signal_number: int = signal.SIGTERM) -> int:
         """Ask it to end; check what it printed in all its life; return its exit status."""
@@ -139,6 +142,7 @@ class Service:
         for secret in self._secrets:
             assert not any(secret in text for text in [errors, *self.output])
         assert not errors, errors
+        log_lines.check(self.lines)
         return status
 
     def _read(self) -> None:

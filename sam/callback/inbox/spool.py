@@ -32,18 +32,11 @@ LOOK_UP_SECONDS: Final = 0.5
 LOOK_UP_PAUSE_SECONDS: Final = 1.0
 
 _CORRUPT = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
-_RISKS = (
-    (
-        "spool_in_memory",
-        {"tmpfs", "ramfs", "devtmpfs"},
-        "Set CALLBACK_SPOOL_PATH to a disk: this one forgets with the power.",
-    ),
-    (
-        "spool_on_network",
-        {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "fuse.sshfs", "glusterfs"},
-        "Set CALLBACK_SPOOL_PATH to a local disk: SQLite needs locks that work.",
-    ),
-)
+_IN_MEMORY = {"tmpfs", "ramfs", "devtmpfs"}
+_ON_NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph"} | {
+    "fuse.sshfs",
+    "glusterfs",
+}
 
 _log = get_logger(__name__)
 
@@ -290,7 +283,18 @@ def _warn_of_file_system(path: Path) -> None:
     ]
     if not partitions:
         return
-    nearest = max(partitions, key=lambda partition: len(partition.mountpoint))
-    for event, file_systems, action in _RISKS:
-        if nearest.fstype in file_systems:
-            _log.critical(event, path=str(path), file_system=nearest.fstype, action=action)
+    kind = max(partitions, key=lambda partition: len(partition.mountpoint)).fstype
+    if kind in _IN_MEMORY:
+        _log.critical(
+            "spool_in_memory",
+            path=str(path),
+            file_system=kind,
+            action="Set CALLBACK_SPOOL_PATH to a disk: this one forgets with the power.",
+        )
+    elif kind in _ON_NETWORK:
+        _log.critical(
+            "spool_on_network",
+            path=str(path),
+            file_system=kind,
+            action="Set CALLBACK_SPOOL_PATH to a local disk: SQLite needs locks that work.",
+        )

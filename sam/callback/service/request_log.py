@@ -29,8 +29,8 @@ _log = get_logger(__name__)
 def line_of(scope: Scope) -> dict[str, Any]:
     """Return the fields of the request's log line, for whoever knows more of the request.
 
-    ``event`` names the line; it is ``request``, or ``refused`` where the answer is an error.
-    ``reason`` says why a request was refused.
+    With ``event`` the line is that of a callback, where the answer is no error. ``reason`` says
+    why a request was refused.
     """
     fields: dict[str, Any] = scope.setdefault(_LINE, {})
     return fields
@@ -125,7 +125,7 @@ def _write(scope: Scope, http_status: int, duration: float) -> None:
         write = _log.error if http_status >= 500 else _log.warning  # noqa: PLR2004 - HTTP's
         write("refused", method=scope["method"], path=scope["path"], **known)
     elif "event" in fields:
-        _log.info(fields["event"], **known)
+        _log.info("callback", **known)
     else:
         write = _log.debug if scope["path"] in _PROBES else _log.info
         write("request", method=scope["method"], path=scope["path"], **known)
