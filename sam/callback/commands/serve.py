@@ -3,7 +3,7 @@
 import os
 import signal
 import sys
-from typing import Annotated, NoReturn
+from typing import Annotated, Final, NoReturn
 
 import typer
 
@@ -12,6 +12,8 @@ from sam.callback.commands import embedded
 from sam.callback.commands.native_output import logged_native_output
 from sam.callback.commands.refusal import refuse, require_driver_manager
 from sam.callback.settings import SettingsError, load_settings
+
+_ENDING: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 def serve(
@@ -27,7 +29,7 @@ def serve(
     ] = False,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C. Settings come from the environment."""
-    for signal_number in (signal.SIGINT, signal.SIGTERM):
+    for signal_number in _ENDING:
         # Uvicorn takes both while it serves and, once drained, raises again what it took.
         signal.signal(signal_number, _end)
     require_driver_manager()
@@ -50,5 +52,9 @@ def serve(
 
 
 def _end(_signal_number: int, _frame: object) -> NoReturn:
+    for signal_number in _ENDING:
+        # The interpreter gives up its handlers as it ends, but not this one: a signal more would
+        # else kill it, and the exit status not be 0.
+        signal.signal(signal_number, signal.SIG_IGN)
     sys.stdout.flush()
     raise SystemExit(os.EX_OK if hasattr(os, "EX_OK") else 0)
