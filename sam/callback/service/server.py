@@ -160,7 +160,6 @@ def run(app: FastAPI, settings: Settings) -> None:
     ).run()
 
 
-
 def _tls_of(settings: Settings) -> ssl.SSLContext | None:
     certificate, key = settings.callback_ssl_certfile, settings.callback_ssl_keyfile
     if certificate is None or key is None:
