@@ -77,7 +77,7 @@ def test_the_page_has_what_the_schema_says() -> None:
         log_lines.HOW_TO_ADD
     )
     page = log_lines.PAGE.read_text(encoding="utf-8")
-    for event in ("refused", "disconnected"):
+    for event in ("refused", "refused_early", "disconnected", "connection_cut"):
         for reason in EVENTS[event]["properties"]["reason"]["enum"]:
             assert f"`{reason}`" in page.partition("## Reasons")[2], reason
 

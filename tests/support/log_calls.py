@@ -14,7 +14,11 @@ LEVELS: Final = {"debug", "info", "warning", "error", "critical", "exception"}
 GATHERED: Final = "known"
 """What holds the fields that `line_of` gathers during a request, where they are written."""
 
-STARRED: Final = {"self.counts()": {kind.value for kind in Kind}, GATHERED: set[str]()}
+STARRED: Final = {
+    "self.counts()": {kind.value for kind in Kind},
+    GATHERED: set[str](),
+    "details": {"error"},
+}
 """What a `**` brings along."""
 
 

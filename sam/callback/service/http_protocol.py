@@ -266,9 +266,9 @@ class HttpProtocol(HttpToolsProtocol):
         is_in_body = self._awaited is _Awaited.BODY
         self._awaited = _Awaited.NOTHING
         self._is_deaf = True
-        if self._repeated.is_to_be_written("refused", refusal.reason):
+        if self._repeated.is_to_be_written("refused_early", refusal.reason):
             _log.warning(
-                "refused",
+                "refused_early",
                 reason=refusal.reason,
                 http_status=refusal.status,
                 client=self.client[0] if self.client else None,
@@ -366,9 +366,13 @@ class _Answers:
     """What a request's cycle uses of the transport; closing is the protocol's business."""
 
     def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
-        self.write = transport.write
+        self._transport = transport
         self.is_closing = transport.is_closing
         self.close = close
+
+    def write(self, data: bytes) -> None:
+        if not self._transport.is_closing():  # uvloop's raises then, and nobody would read it
+            self._transport.write(data)
 
 
 async def _bad_request(_scope: Scope, _receive: Receive, send: Send) -> None:

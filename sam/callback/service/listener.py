@@ -135,7 +135,7 @@ class Listener:
                 "cannot_accept",
                 error=str(error),
                 connections=len(self._connections),
-                hint="Raise the limit of open files (ulimit -n), or lower "
+                action="Raise the limit of open files (ulimit -n), or lower "
                 "CALLBACK_MAX_CONNECTIONS.",
             )
         self._connections.make_room("too_many_open_files")
