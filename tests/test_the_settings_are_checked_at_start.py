@@ -119,6 +119,8 @@ def test_the_defaults_are_those_of_the_contract(
         "sql_sam_table": "robots",
         "sql_sam_deployment_column": "deploymentId",
         "sql_sam_status_column": "status",
+        "sql_sam_multi_subnet_failover": None,
+        "sql_sam_application_intent": None,
         "sql_sam_payload_column": None,
         "sql_sam_finished_column": None,
         "callback_db_timeout": 2,

@@ -155,6 +155,16 @@ class Settings(SpoolSettings):
         pattern="^(yes|no)$",
         description="yes or no: whether any certificate of the server is believed",
     )
+    sql_sam_multi_subnet_failover: str | None = Field(
+        None,
+        pattern="^(yes|no)$",
+        description="yes or no: whether the addresses of an availability group are tried at once",
+    )
+    sql_sam_application_intent: str | None = Field(
+        None,
+        pattern="^(readwrite|readonly)$",
+        description="ReadWrite or ReadOnly: what an availability group's listener is told",
+    )
     sql_sam_pool_max: int = Field(
         4, ge=1, le=64, description="the most connections to the database, from 1 to 64"
     )
@@ -238,7 +248,13 @@ class Settings(SpoolSettings):
     def _any_case(cls, value: object) -> object:
         return value.upper() if isinstance(value, str) else value
 
-    @field_validator("sql_sam_encrypt", "sql_sam_trust_server_certificate", mode="before")
+    @field_validator(
+        "sql_sam_encrypt",
+        "sql_sam_trust_server_certificate",
+        "sql_sam_multi_subnet_failover",
+        "sql_sam_application_intent",
+        mode="before",
+    )
     @classmethod
     def _small_letters(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value
