@@ -11,9 +11,12 @@ from sam.callback import logs
 from sam.callback.commands import embedded
 from sam.callback.commands.native_output import logged_native_output
 from sam.callback.commands.refusal import refuse, require_driver_manager
+from sam.callback.key_strength import HOW_TO_MAKE_ONE, weakness_of
 from sam.callback.settings import SettingsError, load_settings
 
 _ENDING: Final = (signal.SIGINT, signal.SIGTERM)
+
+_log = logs.get_logger(__name__)
 
 
 def serve(
@@ -47,6 +50,8 @@ def serve(
     if use_embedded:
         typer.echo(embedded.how_to_try(settings), err=True)
     logs.configure(settings.callback_log_level, settings.callback_log_format)
+    if weakness := weakness_of(settings.callback_api_key.get_secret_value()):
+        _log.warning("weak_key", reason=f"CALLBACK_API_KEY: {weakness}.", action=HOW_TO_MAKE_ONE)
     with logged_native_output():
         run(app, settings)
 

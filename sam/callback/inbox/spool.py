@@ -14,11 +14,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Concatenate, Final, ParamSpec, TypeVar
 
-import psutil
 from filelock import FileLock, Timeout
 
 from sam.callback.inbox.disk import Disk
 from sam.callback.inbox.entries import Entry, Kind, Total
+from sam.callback.inbox.file_system import risk_of
 from sam.callback.inbox.numbering import Numbering
 from sam.callback.inbox.spool_file import SpoolFile
 from sam.callback.logs import get_logger
@@ -32,11 +32,6 @@ LOOK_UP_SECONDS: Final = 0.5
 LOOK_UP_PAUSE_SECONDS: Final = 1.0
 
 _CORRUPT = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
-_IN_MEMORY = {"tmpfs", "ramfs", "devtmpfs"}
-_ON_NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph"} | {
-    "fuse.sshfs",
-    "glusterfs",
-}
 
 _log = get_logger(__name__)
 
@@ -80,7 +75,10 @@ class Spool:
         with contextlib.suppress(SpoolUnavailableError):
             await self.recheck()
             _log.info("spool_open", path=str(self.path), **self.counts())
-            _warn_of_file_system(self.path)
+            if risk := risk_of(self.path):
+                _log.critical(
+                    risk.event, path=str(self.path), file_system=risk.kind, action=risk.action
+                )
 
     async def close(self) -> None:
         """Close the file, and give up its ownership."""
@@ -273,28 +271,3 @@ class Spool:
 def _code(error: sqlite3.Error) -> int:
     """Return SQLite's primary result code."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
-
-
-def _warn_of_file_system(path: Path) -> None:
-    partitions = [
-        partition
-        for partition in psutil.disk_partitions(all=True)
-        if path.is_relative_to(partition.mountpoint)
-    ]
-    if not partitions:
-        return
-    kind = max(partitions, key=lambda partition: len(partition.mountpoint)).fstype
-    if kind in _IN_MEMORY:
-        _log.critical(
-            "spool_in_memory",
-            path=str(path),
-            file_system=kind,
-            action="Set CALLBACK_SPOOL_PATH to a disk: this one forgets with the power.",
-        )
-    elif kind in _ON_NETWORK:
-        _log.critical(
-            "spool_on_network",
-            path=str(path),
-            file_system=kind,
-            action="Set CALLBACK_SPOOL_PATH to a local disk: SQLite needs locks that work.",
-        )
