@@ -2,21 +2,15 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import psutil
 
-_RISKS = (
-    (
-        "spool_in_memory",
-        {"tmpfs", "ramfs", "devtmpfs"},
-        "Set CALLBACK_SPOOL_PATH to a disk: this one forgets with the power.",
-    ),
-    (
-        "spool_on_network",
-        {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "fuse.sshfs", "glusterfs"},
-        "Set CALLBACK_SPOOL_PATH to a local disk: SQLite needs locks that work.",
-    ),
-)
+_IN_MEMORY: Final = {"tmpfs", "ramfs", "devtmpfs"}
+_ON_NETWORK: Final = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph"} | {
+    "fuse.sshfs",
+    "glusterfs",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +18,13 @@ class Risk:
     """What is wrong with a file system.
 
     Attributes:
-        event: Its name in the log.
         kind: The file system's, as the system calls it.
+        is_in_memory: Whether it is lost with the power; else it is on a network.
         action: What to do.
     """
 
-    event: str
     kind: str
+    is_in_memory: bool
     action: str
 
 
@@ -49,7 +43,10 @@ def kind_of(path: Path) -> str:
 def risk_of(path: Path) -> Risk | None:
     """Say what is wrong with the file system that a path is on."""
     kind = kind_of(path)
-    for event, kinds, action in _RISKS:
-        if kind in kinds:
-            return Risk(event, kind, action)
+    if kind in _IN_MEMORY:
+        action = "Set CALLBACK_SPOOL_PATH to a disk: this one forgets with the power."
+        return Risk(kind, is_in_memory=True, action=action)
+    if kind in _ON_NETWORK:
+        action = "Set CALLBACK_SPOOL_PATH to a local disk: SQLite needs locks that work."
+        return Risk(kind, is_in_memory=False, action=action)
     return None

@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from sam.callback.inbox.disk import Disk
 from sam.callback.inbox.entries import Entry, Kind, Total
-from sam.callback.inbox.file_system import risk_of
+from sam.callback.inbox.file_system import Risk, risk_of
 from sam.callback.inbox.numbering import Numbering
 from sam.callback.inbox.spool_file import SpoolFile
 from sam.callback.logs import get_logger
@@ -75,10 +75,16 @@ class Spool:
         with contextlib.suppress(SpoolUnavailableError):
             await self.recheck()
             _log.info("spool_open", path=str(self.path), **self.counts())
-            if risk := risk_of(self.path):
-                _log.critical(
-                    risk.event, path=str(self.path), file_system=risk.kind, action=risk.action
-                )
+            self._warn_of(risk_of(self.path))
+
+    def _warn_of(self, risk: Risk | None) -> None:
+        path = str(self.path)
+        if risk is None:
+            return
+        if risk.is_in_memory:
+            _log.critical("spool_in_memory", path=path, file_system=risk.kind, action=risk.action)
+        else:
+            _log.critical("spool_on_network", path=path, file_system=risk.kind, action=risk.action)
 
     async def close(self) -> None:
         """Close the file, and give up its ownership."""

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import math
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 import aioodbc
@@ -231,7 +231,13 @@ class DatabaseConnector:
     def _tell(self, identity: Identity) -> None:
         """Log whom this is connected with, at first and if it changes (a failover, an update)."""
         if identity != self._identity:
-            _log.info("connected", **asdict(identity))
+            _log.info(
+                "connected",
+                driver=identity.driver,
+                driver_version=identity.driver_version,
+                database=identity.database,
+                database_version=identity.database_version,
+            )
             self._identity = identity
 
     def _abandon(self, job: Future[Any], opened: pyodbc.Connection | Session) -> None:
