@@ -92,7 +92,8 @@ async def test_values_of_all_lengths_have_one_declaration(
 ) -> None:
     sql_server.answer = table_of(("varchar(128)", 128), ("nvarchar(64)", 128))
     async with open_repository() as repository:
-        await apply(repository, ("d", "RUN"), ("d-22", "RUN_FAILED"), ("d-333", "R"))
+        for pair in (("d", "RUN"), ("d-22", "RUN_FAILED"), ("d-333", "R")):
+            await apply(repository, pair)
     declared = {tuple((value.type, value.size) for value in values) for values in bound(sql_server)}
     assert declared == {(("nvarchar", 64), ("varchar", 128))}
 

@@ -1,6 +1,6 @@
 """The UPDATE of SAM's table: a callback's status into the row of its deployment."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -22,6 +22,9 @@ from sam.callback.storage.errors import (
 )
 from sam.callback.storage.session import Transaction
 from sam.callback.storage.statements import Table
+
+MAX_TOGETHER: Final = 64
+"""The most callbacks in one execute: of five values each, well below SQL Server's 2,100."""
 
 MAX_SUSPECTED: Final = 2
 """So many rows of a batch may meet what looks like an outage, and still be to blame themselves."""
@@ -132,12 +135,55 @@ class RobotRepository:
         callbacks: Sequence[Callback],
         results: dict[int, Applied],
     ) -> None:
-        """Put a result into `results` for each callback as soon as it is committed or refused.
+        """Put a result into `results` for each callback as soon as it is committed or refused."""
+        acceptable = self._acceptable(transaction, callbacks, results)
+        is_worth_it = len(acceptable) > 1 and transaction.takes_several
+        if not (is_worth_it and self._apply_at_once(transaction, acceptable, results)):
+            self._apply_singly(transaction, acceptable, results)
+
+    def _apply_at_once(
+        self,
+        transaction: Transaction,
+        callbacks: Sequence[Callback],
+        results: dict[int, Applied],
+    ) -> bool:
+        """Apply all in a few round trips, instead of one each; say whether that went well.
+
+        The server prepares a statement for each number of repetitions, so these are few: powers of
+        two. If anything fails, nothing is committed, and who is to blame is not known.
+        """
+        done: dict[int, Applied] = {}
+        try:
+            for together in _split(callbacks):
+                values = [value for callback in together for value in self._values(callback)]
+                counts = transaction.counts(transaction.statements.updates(len(together)), *values)
+                if len(counts) != len(together):  # those of triggers are among them, or none is
+                    transaction.take_them_singly()
+                    return False
+                for callback, count in zip(together, counts, strict=True):
+                    done[callback.number] = self._verdict(transaction, callback, count)
+            transaction.commit()
+        except pyodbc.Error as error:
+            if is_connection_lost(error):
+                raise
+            return False
+        finally:
+            transaction.rollback()
+        results.update(done)
+        return True
+
+    def _apply_singly(
+        self,
+        transaction: Transaction,
+        callbacks: Sequence[Callback],
+        results: dict[int, Applied],
+    ) -> None:
+        """Apply each by itself.
 
         A callback that fails is set aside and the rest is tried again together, so that one locked
         row is waited for once, not once more for each of the others.
         """
-        remaining = self._acceptable(transaction, callbacks, results)
+        remaining = list(callbacks)
         suspected = 0
         while remaining:
             done: dict[int, Applied] = {}
@@ -156,7 +202,7 @@ class RobotRepository:
                         raise
                 if failing is None:  # the COMMIT failed, and does not say for whom
                     for callback in remaining:
-                        self._apply(transaction, [callback], results)
+                        self._apply_singly(transaction, [callback], results)
                     return
                 refused = error_class is ErrorClass.ROW_FAULT
                 verdict = Verdict.REFUSED if refused else Verdict.FAILED
@@ -208,6 +254,9 @@ class RobotRepository:
 
     def _update(self, transaction: Transaction, callback: Callback) -> Applied:
         count = transaction.count(transaction.statements.update, *self._values(callback))
+        return self._verdict(transaction, callback, count)
+
+    def _verdict(self, transaction: Transaction, callback: Callback, count: int) -> Applied:
         if count > 0:
             return Applied(Verdict.UPDATED)
         has_finished = self._table.finished is not None
@@ -229,3 +278,12 @@ class RobotRepository:
             return [*values, callback.deployment_id]
         received_at = callback.received_at.replace(tzinfo=None)
         return [*values, received_at, callback.deployment_id, received_at]
+
+
+def _split(callbacks: Sequence[Callback]) -> Iterator[Sequence[Callback]]:
+    """Divide them into parts of 64, 32, 16, 8, 4, 2 and 1, in their order."""
+    start = 0
+    while left := len(callbacks) - start:
+        size = min(MAX_TOGETHER, 1 << (left.bit_length() - 1))
+        yield callbacks[start : start + size]
+        start += size

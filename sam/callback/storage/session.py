@@ -63,6 +63,7 @@ class Session:
     Attributes:
         identity: Who is connected with whom.
         statements: The table's, in this dialect.
+        takes_several: Whether several of them may be executed as one.
         binder: How their values are bound.
 
     Raises:
@@ -74,6 +75,7 @@ class Session:
         self.identity = Identity.of(connection)
         self.dialect = dialect_of(connection)
         self.statements = Statements(table, self.dialect)
+        self.takes_several = self.dialect.takes_several
         if self.dialect.has_query_timeout:
             # Before there is a cursor: each takes it over when it is made (pyodbc 5.5).
             connection.timeout = math.ceil(lock_timeout * 4)
@@ -191,10 +193,9 @@ class Transaction:
         return cursor.execute(statement.text, *values)
 
     def count(self, statement: Statement, *values: object) -> int:
-        """Execute a statement that changes rows; drain all its results.
+        """Execute a statement that changes rows.
 
-        Triggers have results of their own, before the statement's: the last one counts. An error
-        that comes after the first shows here only.
+        Triggers have results of their own, before the statement's: the last one counts.
 
         Returns:
             How many rows it met; -1 where the server does not say.
@@ -202,11 +203,33 @@ class Transaction:
         Raises:
             pyodbc.Error: If it, or a trigger, failed.
         """
+        return self.counts(statement, *values)[-1]
+
+    def counts(self, statement: Statement, *values: object) -> list[int]:
+        """Execute a statement, or several in one, that change rows; drain all results.
+
+        An error that comes after the first result shows while they are drained.
+
+        Returns:
+            The count of each result, in their order.
+
+        Raises:
+            pyodbc.Error: If one of them, or a trigger, failed.
+        """
         cursor = self.execute(statement, *values)
-        rows: int = cursor.rowcount
+        counts = [cursor.rowcount]
         while cursor.nextset():
-            rows = cursor.rowcount
-        return rows
+            counts.append(cursor.rowcount)
+        return counts
+
+    @property
+    def takes_several(self) -> bool:
+        """Whether several statements may be executed as one, and each has its count."""
+        return self._session.takes_several
+
+    def take_them_singly(self) -> None:
+        """Note that the counts of several statements cannot be told apart on this connection."""
+        self._session.takes_several = False
 
     def commit(self) -> None:
         """Commit, unless the time-out came first.

@@ -87,6 +87,16 @@ class Statements:
             f"SELECT {quote(table.status)} FROM {name} WHERE {key} = ?",  # noqa: S608 - checked, quoted
             (table.key,),
         )
+        self._repeated: dict[int, Statement] = {1: self.update}
+
+    def updates(self, number: int) -> Statement:
+        """Return `update`, repeated."""
+        statement = self._repeated.get(number)
+        if statement is None:
+            text = "; ".join([self.update.text] * number)
+            statement = Statement(text, self.update.columns * number)
+            self._repeated[number] = statement
+        return statement
 
 
 def select_none(table: str, columns: tuple[str, ...], dialect: Dialect) -> str:
