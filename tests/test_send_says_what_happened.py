@@ -15,7 +15,7 @@ import trustme
 from typer.testing import CliRunner, Result
 
 from sam.callback.commands import app
-from sam.callback.commands.answers import Fault
+from sam.callback.commands.client.answers import Fault
 from sam.callback.settings import Settings
 from tests.support.databases import SqliteDatabase
 from tests.support.service import KEY, Service, run_to_its_end

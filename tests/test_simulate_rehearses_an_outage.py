@@ -17,11 +17,11 @@ import pytest
 from pydantic import SecretStr
 
 from sam.callback.commands import embedded
-from sam.callback.commands.answers import Fault, NotTakenError
-from sam.callback.commands.bodies import made_up
-from sam.callback.commands.client import CallbackClient
-from sam.callback.commands.load import Plan, Tally, send_load
-from sam.callback.commands.target import Target
+from sam.callback.commands.client.answers import Fault, NotTakenError
+from sam.callback.commands.client.bodies import made_up
+from sam.callback.commands.client.callback_client import CallbackClient
+from sam.callback.commands.client.load import Plan, Tally, send_load
+from sam.callback.commands.client.target import Target
 from sam.callback.model import Outcome
 from sam.callback.service.schemas import CallbackAnswer, CallbackPayload
 from tests.support.conditions import eventually

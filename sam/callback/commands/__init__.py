@@ -1,4 +1,4 @@
-"""The command line: one module per command."""
+"""The command line: one module per command, and what several share."""
 
 from typing import Annotated
 
