@@ -80,7 +80,7 @@ def serve(start: Start, name: str, *options: str) -> str:
     variables = {
         "CALLBACK_API_KEY": KEY,
         "CALLBACK_HOST": "0.0.0.0",  # noqa: S104 - of the container
-        "CALLBACK_FORWARDED_ALLOW_IPS": "*",
+        "CALLBACK_FORWARDED_ALLOW_IPS": "0.0.0.0/0",
         "CALLBACK_DRAIN_SECONDS": "6",
     }
     return start(

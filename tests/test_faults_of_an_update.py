@@ -18,13 +18,17 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(240)]
 DEPLOYMENTS = [f"u-{number}" for number in range(20)]
 
 
+@pytest.mark.parametrize("retries", [True, False], ids=["as documented", "nothing sent twice"])
 def test_every_callback_is_answered_200_and_every_connection_holds(
-    tmp_path: Path, start_service: Callable[..., Service], postgres_database: PostgresDatabase
+    retries: bool,  # noqa: FBT001 - a parameter of the test
+    tmp_path: Path,
+    start_service: Callable[..., Service],
+    postgres_database: PostgresDatabase,
 ) -> None:
     postgres_database.add_robots(DEPLOYMENTS)
     key = {"CALLBACK_API_KEY": KEY}
     spools = [tmp_path / f"spool-{number}.db" for number in (0, 1)]
-    with fleet(tmp_path, start_service, postgres_database, key) as two:
+    with fleet(tmp_path, start_service, postgres_database, key, retries=retries) as two:
         # So many that some are on their way at any moment: without the drain, some are lost.
         with Load(two.url, DEPLOYMENTS, connections=64, tls=two.tls) as load:
             load.wait_for(200)
@@ -50,6 +54,6 @@ def test_the_log_has_the_senders_address_and_not_what_the_sender_says(
     with fleet(tmp_path, start_service, postgres_database, key) as two:
         transport = httpx.HTTPTransport(verify=two.tls, local_address="127.0.0.9")
         with httpx.Client(transport=transport, base_url=two.url) as sender:
-            sender.post("/no-key", headers={"X-Forwarded-For": "203.0.113.7"})
+            sender.post("/callback", headers={"X-Forwarded-For": "203.0.113.7"})
     lines = [line for service in two.instances for line in service.lines]
-    assert [line["client"] for line in lines if line.get("path") == "/no-key"] == ["127.0.0.9"]
+    assert [line["client"] for line in lines if line.get("reason") == "no_key"] == ["127.0.0.9"]

@@ -1,4 +1,4 @@
-"""Two instances behind a real HAProxy, with the configuration that the docs show."""
+"""Two instances behind a real HAProxy, configured as in the docs."""
 
 import re
 import shutil
@@ -17,7 +17,8 @@ from tests.support.conditions import eventually
 from tests.support.databases import PostgresDatabase, free_port
 from tests.support.service import Service
 
-HOW_TO: Final = Path(__file__).parents[2] / "docs/how-to/rolling-update.md"
+DOCS: Final = Path(__file__).parents[2] / "docs"
+CERTIFICATE: Final = "/etc/ssl/callback.example.com/haproxy.pem"
 
 
 class Fleet:
@@ -28,6 +29,7 @@ class Fleet:
         start: Starts an instance: the fixture `start_service`.
         database: The database of both.
         key: The variables that hold the keys.
+        retries: Whether HAProxy may send a callback again, as it is configured to.
     """
 
     def __init__(
@@ -36,6 +38,8 @@ class Fleet:
         start: Callable[..., Service],
         database: PostgresDatabase,
         key: Mapping[str, str],
+        *,
+        retries: bool,
     ) -> None:
         self._directory = directory
         self._start = start
@@ -50,9 +54,9 @@ class Fleet:
         self.tls = ssl.create_default_context()
         authority.configure_trust(self.tls)
         authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(
-            directory / "callbacks.pem"
+            directory / "haproxy.pem"
         )
-        self._proxy = self._start_proxy()
+        self._proxy = self._start_proxy(retries=retries)
         eventually(self._is_listening)
 
     def replace(self, number: int, key: Mapping[str, str]) -> None:
@@ -90,16 +94,19 @@ class Fleet:
             }
         )
 
-    def _start_proxy(self) -> "subprocess.Popen[bytes]":
-        text = _block("haproxy")
+    def _start_proxy(self, *, retries: bool) -> "subprocess.Popen[bytes]":
+        text = (DOCS / "proxy/haproxy.cfg").read_text(encoding="utf-8")
         for documented, here in {
-            "0.0.0.0:8443": f"127.0.0.1:{self.port}",
-            "/etc/haproxy/callbacks.pem": str(self._directory / "callbacks.pem"),
+            "bind :443 ": f"bind 127.0.0.1:{self.port} ",
+            CERTIFICATE: str(self._directory / "haproxy.pem"),
             "10.0.0.11:8000": f"127.0.0.1:{self._ports[0]}",
             "10.0.0.12:8000": f"127.0.0.1:{self._ports[1]}",
         }.items():
-            assert text.count(documented) == 1, f"{HOW_TO} has no {documented}"
+            assert text.count(documented) == 1, f"docs/proxy/haproxy.cfg has no {documented}"
             text = text.replace(documented, here)
+        if not retries:
+            text, found = re.subn(r"^ *retry-on .*\n", "", text, flags=re.MULTILINE)
+            assert found == 1
         configuration = self._directory / "haproxy.cfg"
         configuration.write_text(text)
         program = shutil.which(
@@ -108,17 +115,13 @@ class Fleet:
         assert program, "These tests need HAProxy: `make setup`."
         command = [program, "-db", "-dW", "-f", str(configuration)]
         subprocess.run([*command, "-c"], check=True, stdout=subprocess.DEVNULL)
-        return subprocess.Popen(command, stdin=subprocess.DEVNULL)
-
-
-def _block(language: str) -> str:
-    [text] = re.findall(rf"```{language}\n(.*?)```", HOW_TO.read_text(encoding="utf-8"), re.DOTALL)
-    assert isinstance(text, str)
-    return text
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
 
 
 def _documented_variables() -> dict[str, str]:
-    return dict(re.findall(r"^(\w+)=(\S+)", _block("sh"), re.MULTILINE))
+    page = (DOCS / "how-to/rolling-update.md").read_text(encoding="utf-8")
+    [block] = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
+    return dict(re.findall(r"^(\w+)=(\S+)", block, re.MULTILINE))
 
 
 @contextmanager
@@ -127,9 +130,11 @@ def fleet(
     start: Callable[..., Service],
     database: PostgresDatabase,
     key: Mapping[str, str],
+    *,
+    retries: bool = True,
 ) -> Iterator[Fleet]:
     """Two instances behind a proxy, and the proxy's end."""
-    behind = Fleet(directory, start, database, key)
+    behind = Fleet(directory, start, database, key, retries=retries)
     try:
         yield behind
     finally:
