@@ -1,6 +1,7 @@
 """The fixtures that tests share."""
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +20,10 @@ from tests.support.databases import (
 )
 from tests.support.service import KEY, Service
 from tests.support.tds import TdsServer, settings_for_sql_server, tds_server
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # As where a script runs the tests in the background; what they start would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _NEED_A_SERVER = {
     "database",

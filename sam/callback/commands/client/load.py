@@ -104,11 +104,12 @@ async def send_load(
 
     async def keep_sending(client: CallbackClient) -> None:
         for number in numbers:
-            due = perf_counter() if plan.rate is None else begun + number / plan.rate
+            after = perf_counter() - begun if plan.rate is None else number / plan.rate
             if plan.count is not None and number >= plan.count:
                 return
-            if plan.seconds is not None and due - begun >= plan.seconds:
+            if plan.seconds is not None and after >= plan.seconds:
                 return
+            due = begun + after
             # One that is late is sent at once, and measured from when it was due: a service that
             # stands still must not hide that from those that would have come meanwhile.
             await asyncio.sleep(max(0.0, due - perf_counter()))
