@@ -13,6 +13,8 @@ from typing import Any, Protocol
 
 import pyodbc
 
+from tests.support.printed import DATABASE_PASSWORD
+
 ROBOT = ("d-1", "RUNNING")
 
 
@@ -127,7 +129,7 @@ class PostgresServer:
     def connection_string(self, database: str, *, port: int | None = None) -> str:
         return (
             f"DRIVER={{PostgreSQL Unicode}};Server=127.0.0.1;Port={port or self.port};"
-            f"Database={database};UID=sam;PWD=unused-but-secret;"
+            f"Database={database};UID=sam;PWD={DATABASE_PASSWORD};"
         )
 
     def _run(self, program: str, *arguments: str) -> None:

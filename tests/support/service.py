@@ -12,7 +12,9 @@ from typing import Any, Final
 
 import httpx
 
-KEY: Final = "test-key-5f2c9e"
+from tests.support import printed
+
+KEY: Final = printed.KEY
 START_SECONDS: Final = 30
 STOP_SECONDS: Final = 12
 
@@ -34,9 +36,7 @@ class Service:
         self, directory: Path, environment: Mapping[str, str], arguments: tuple[str, ...] = ()
     ) -> None:
         self.directory = directory
-        self._secrets = [
-            value for name, value in environment.items() if "KEY" in name or "PASSWORD" in name
-        ]
+        self._environment = environment
         self.lines: list[dict[str, Any]] = []
         self.output: list[str] = []
         self._exit_status: int | None = None
@@ -94,8 +94,8 @@ class Service:
         self._reader.join(timeout=5)
         if line := found():
             return line
-        assert self._process.stderr is not None
-        raise AssertionError(f"the service ended: {self._process.stderr.read()} {self.output}")
+        self._exit_status = self._process.wait()
+        raise AssertionError(f"the service ended: {self._errors()} {self.output}")
 
     def wait_for_event(self, event: str, seconds: float = 10) -> dict[str, Any]:
         """Wait for a line with this event."""
@@ -107,14 +107,11 @@ class Service:
             self._process.send_signal(signal_number)
 
     def kill(self) -> None:
-        """End it as a power cut would; what it printed until then is not looked at."""
+        """End it as a power cut would; of what it printed until then only secrets are minded."""
+        self._exit_status = 0
         self._process.kill()
         self._process.wait()
-        self._reader.join(timeout=5)
-        for stream in (self._process.stdout, self._process.stderr):
-            if stream is not None:
-                stream.close()
-        self._exit_status = 0
+        self._errors()
 
     def stop(self, signal_number: int = signal.SIGTERM) -> int:
         """Ask it to end; check what it printed in all its life; return its exit status."""
@@ -127,19 +124,24 @@ class Service:
         try:
             status = self._process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
-            self._process.kill()
+            self.kill()
             raise
-        finally:
-            self._reader.join(timeout=5)
+        errors = self._errors()
+        assert not errors, errors
+        return status
+
+    def _errors(self) -> str:
+        """Return what it wrote to standard error, once it has ended; search both streams."""
+        self._reader.join(timeout=5)
         assert self._process.stderr is not None
         assert self._process.stdout is not None
+        if self._process.stderr.closed:
+            return ""  # they were returned before
         errors = self._process.stderr.read()
         self._process.stderr.close()
         self._process.stdout.close()
-        for secret in self._secrets:
-            assert not any(secret in text for text in [errors, *self.output])
-        assert not errors, errors
-        return status
+        printed.search(self._environment, [errors, *self.output])
+        return errors
 
     def _read(self) -> None:
         assert self._process.stdout is not None
@@ -156,8 +158,8 @@ class Service:
 def run_to_its_end(
     directory: Path, environment: Mapping[str, str], *arguments: str
 ) -> "subprocess.CompletedProcess[str]":
-    """Run the command line until it ends by itself."""
-    return subprocess.run(
+    """Run the command line until it ends by itself; search what it printed for secrets."""
+    run = subprocess.run(
         [sys.executable, "-m", "sam.callback", *arguments],
         cwd=directory,
         env=clean_environment(**environment),
@@ -168,3 +170,5 @@ def run_to_its_end(
         timeout=60,
         check=False,
     )
+    printed.search(environment, [run.stdout, run.stderr])
+    return run
