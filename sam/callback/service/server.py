@@ -19,6 +19,12 @@ from sam.callback.service.http_protocol import HttpProtocol
 from sam.callback.service.repeated import RepeatedLines
 from sam.callback.settings import Settings
 
+SECURITY_HEADERS: Final = [
+    ("X-Content-Type-Options", "nosniff"),
+    ("Cache-Control", "no-store"),
+]
+"""Of every answer: uvicorn puts them there with the date, which costs a callback nothing."""
+
 SHUTDOWN_SECONDS: Final = 5
 """For requests in flight; what is closed after them has its own bounds: in all under 10 s."""
 
@@ -117,6 +123,7 @@ def run(app: FastAPI, settings: Settings) -> None:
         lifespan="on",
         ws="none",
         server_header=False,
+        headers=SECURITY_HEADERS,
         proxy_headers=True,
         forwarded_allow_ips=settings.callback_forwarded_allow_ips,
         ssl_certfile=settings.callback_ssl_certfile,
