@@ -23,7 +23,7 @@ SECURITY_HEADERS: Final = [
     ("X-Content-Type-Options", "nosniff"),
     ("Cache-Control", "no-store"),
 ]
-"""Of every answer: uvicorn puts them there with the date, which costs a callback nothing."""
+"""Of every answer, whoever gives it; they cost a callback half a microsecond."""
 
 SHUTDOWN_SECONDS: Final = 5
 """For requests in flight; what is closed after them has its own bounds: in all under 10 s."""
