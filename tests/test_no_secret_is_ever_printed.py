@@ -14,8 +14,8 @@ import psutil
 import pytest
 
 from tests.support.callbacks import body
-from tests.support.databases import PostgresDatabase, SqliteDatabase
-from tests.support.printed import DATABASE_PASSWORD, SecretPrintedError, search
+from tests.support.databases import UNUSED_PASSWORD, PostgresDatabase, SqliteDatabase
+from tests.support.printed import SecretPrintedError, search
 from tests.support.service import KEY, Service, run_to_its_end
 
 PREVIOUS = "the-key-before-7d1f"
@@ -86,7 +86,7 @@ def test_a_password_inside_a_connection_string_is_searched_for(
 
 
 def test_the_tests_own_secrets_are_searched_for_everywhere() -> None:
-    for secret in (KEY, DATABASE_PASSWORD):
+    for secret in (KEY, UNUSED_PASSWORD):
         with pytest.raises(SecretPrintedError):
             search({}, [secret])
 

@@ -13,9 +13,9 @@ from typing import Any, Protocol
 
 import pyodbc
 
-from tests.support.printed import DATABASE_PASSWORD
-
 ROBOT = ("d-1", "RUNNING")
+
+UNUSED_PASSWORD = "unused-but-secret"
 
 
 class Database(Protocol):
@@ -129,7 +129,7 @@ class PostgresServer:
     def connection_string(self, database: str, *, port: int | None = None) -> str:
         return (
             f"DRIVER={{PostgreSQL Unicode}};Server=127.0.0.1;Port={port or self.port};"
-            f"Database={database};UID=sam;PWD={DATABASE_PASSWORD};"
+            f"Database={database};UID=sam;PWD={UNUSED_PASSWORD};"
         )
 
     def _run(self, program: str, *arguments: str) -> None:

@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
+from tests.support.databases import UNUSED_PASSWORD
+
 KEY: Final = "test-key-5f2c9e"
-DATABASE_PASSWORD: Final = "unused-but-secret"
 
 # A shorter value turns up by chance.
 _SHORTEST: Final = 4
@@ -30,7 +31,7 @@ def search(environment: Mapping[str, str], texts: Iterable[str]) -> None:
     """
     texts = list(texts)
     searched.update(processes=1, characters=sum(map(len, texts)))
-    for secret in {KEY, DATABASE_PASSWORD, *_secrets_of(environment)}:
+    for secret in {KEY, UNUSED_PASSWORD, *_secrets_of(environment)}:
         for form in {
             secret,
             json.dumps(secret)[1:-1],
