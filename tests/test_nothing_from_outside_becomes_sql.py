@@ -11,8 +11,11 @@ import pyodbc
 import pytest
 from pydantic import ValidationError
 
+from sam.callback.model import Callback
 from sam.callback.settings import Settings
+from sam.callback.storage.connector import DatabaseConnector
 from sam.callback.storage.dialects import SQL_SERVER, dialect_of
+from sam.callback.storage.robots import RobotRepository, Verdict
 from tests.support.callbacks import body
 from tests.support.conditions import eventually
 from tests.support.databases import Database, SqliteDatabase
@@ -171,28 +174,35 @@ def test_a_bad_name_does_not_get_past_the_settings(
         settings_for(sqlite_database, **{setting: name})
 
 
-@pytest.mark.parametrize("name", ODD_NAMES)
-def test_an_odd_name_is_a_name(
-    name: str, start_service: Callable[..., Service], database: Database
+async def test_an_odd_name_is_a_name(
+    settings_for: Callable[..., Settings], database: Database
 ) -> None:
-    key, status = f"{name} id", f"{name} st"
-    with quoting(database) as quote:
-        table = quote(name)
-        database.execute(
-            f"CREATE TABLE {table} ({quote(key)} VARCHAR(64), {quote(status)} VARCHAR(64))"
+    for name in ODD_NAMES:
+        key, status = f"{name} id", f"{name} st"
+        with quoting(database) as quote:
+            table = quote(name)
+            database.execute(
+                f"CREATE TABLE {table} ({quote(key)} VARCHAR(64), {quote(status)} VARCHAR(64))"
+            )
+            read = f"SELECT {quote(key)}, {quote(status)} FROM {table}"
+        for deployment_id in ("d-1", "d-2"):
+            database.execute(f"INSERT INTO {table} VALUES ('{deployment_id}', 'RUNNING')")
+        settings = settings_for(
+            database,
+            sql_sam_table=name,
+            sql_sam_deployment_column=key,
+            sql_sam_status_column=status,
         )
-        database.execute(f"INSERT INTO {table} VALUES ('d-1', 'RUNNING')")
-        database.execute(f"INSERT INTO {table} VALUES ('d-2', 'RUNNING')")
-        service = start_service(
-            SQL_SAM_CONNECTION_STRING=database.connection_string,
-            SQL_SAM_TABLE=name,
-            SQL_SAM_DEPLOYMENT_COLUMN=key,
-            SQL_SAM_STATUS_COLUMN=status,
-            CALLBACK_DB_TIMEOUT="10",
-        )
-        assert service.post(body("d-1", "DONE")).json()["outcome"] == "updated"
-        rows = database.execute(f"SELECT {quote(key)}, {quote(status)} FROM {table}")
-    assert sorted(rows) == [("d-1", "DONE"), ("d-2", "RUNNING")]
+        connector = DatabaseConnector(settings)
+        await connector.open()
+        try:
+            batch = await RobotRepository(connector, settings).apply(
+                [Callback(1, "d-1", "DONE", None)], timeout=10
+            )
+        finally:
+            await connector.close()
+        assert [applied.verdict for applied in batch.results] == [Verdict.UPDATED], name
+        assert sorted(database.execute(read)) == [("d-1", "DONE"), ("d-2", "RUNNING")]
     assert database.statuses() == {"d-1": "RUNNING"}
 
 

@@ -172,3 +172,25 @@ def run_to_its_end(
     )
     printed.search(environment, [run.stdout, run.stderr])
     return run
+
+
+_LOG_SOMETHING: Final = """
+import logging, sys, threading, warnings
+from sam.callback import logs
+from sam.callback.settings import LogFormat, LogLevel
+logs.configure(LogLevel.INFO, LogFormat(sys.argv[1]))
+log = logs.get_logger("test")
+"""
+
+
+def log_something(what: str, line_format: str = "json") -> "subprocess.CompletedProcess[str]":
+    """Run statements in a process that logs as the service does; they find its `log`."""
+    return subprocess.run(
+        [sys.executable, "-c", _LOG_SOMETHING + what, line_format],
+        env=clean_environment(PYTHONPATH=str(Path(__file__).parents[2])),
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=30,
+        check=False,
+    )
