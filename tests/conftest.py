@@ -1,5 +1,7 @@
 """The fixtures that tests share."""
 
+import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -8,10 +10,26 @@ import pytest
 
 from sam.callback.settings import Settings
 from tests.support import printed
-from tests.support.databases import Database, PostgresDatabase, PostgresServer, SqliteDatabase
+from tests.support.databases import (
+    SAM_TEST_SQLSERVER,
+    Database,
+    PostgresDatabase,
+    PostgresServer,
+    SqliteDatabase,
+    SqlServerDatabase,
+)
 from tests.support.service import KEY, Service
+from tests.support.tds import TdsServer, settings_for_sql_server, tds_server
 
-_NEED_A_SERVER = {"database", "service", "start_service", "sqlite_database", "postgres_server"}
+_NEED_A_SERVER = {
+    "database",
+    "service",
+    "sql_server",
+    "sql_server_database",
+    "sqlite_database",
+    "start_service",
+    "postgres_server",
+}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -44,14 +62,42 @@ def postgres_database(postgres_server: PostgresServer) -> PostgresDatabase:
     return database
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture
+def sql_server_database() -> Iterator[SqlServerDatabase]:
+    """A database on the SQL Server of SAM_TEST_SQLSERVER with one robot, `d-1`, that runs."""
+    database = SqlServerDatabase(os.environ[SAM_TEST_SQLSERVER])
+    try:
+        database.add_robots(["d-1"])
+        yield database
+    finally:
+        database.destroy()
+
+
+_DATABASES = ["sqlite_database", "postgres_database"]
+if os.environ.get(SAM_TEST_SQLSERVER):
+    _DATABASES.append("sql_server_database")
+
+
+@pytest.fixture(params=_DATABASES, ids=lambda name: name.removesuffix("_database"))
 def database(request: pytest.FixtureRequest) -> Database:
     """Each kind of database that can be run here, with one robot, `d-1`, that runs."""
-    if request.param == "sqlite":
-        sqlite: SqliteDatabase = request.getfixturevalue("sqlite_database")
-        return sqlite
-    postgres: PostgresDatabase = request.getfixturevalue("postgres_database")
-    return postgres
+    database: Database = request.getfixturevalue(request.param)
+    return database
+
+
+@pytest.fixture
+def sql_server() -> Iterator[TdsServer]:
+    """What stands in for a SQL Server, and hears what a driver says."""
+    with tds_server() as server:
+        yield server
+
+
+@pytest.fixture(params=["microsoft", "freetds"])
+def to_sql_server(request: pytest.FixtureRequest, sql_server: TdsServer) -> dict[str, Any]:
+    """Settings for it, by each driver for SQL Server that can be had here."""
+    if sys.platform != "linux":
+        pytest.skip("Microsoft's driver comes with the dependencies on Linux only")
+    return settings_for_sql_server(sql_server.port, request.param)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sam.callback.settings import Settings
+from sam.callback.settings import Settings, SettingsError
 from sam.callback.storage import drivers
 from sam.callback.storage.connection_string import ConnectionString, connection_string, escape
 from sam.callback.storage.drivers import Driver, DriverNotFoundError, find_driver
@@ -88,12 +88,44 @@ def test_every_setting_arrives(database: str, user: str, password: str) -> None:
     assert (values["DATABASE"], values["UID"], values["PWD"]) == (database, user, password)
 
 
-@pytest.mark.parametrize("server", ["db", "db,1433", r"db\SAM", "tcp:db,1433", "10.0.0.1"])
-def test_servers_are_left_as_the_driver_reads_them(
+@pytest.mark.parametrize(
+    ("server", "microsoft", "freetds"),
+    [
+        ("db", "db", ("db", "1433")),
+        (" db ", "db", ("db", "1433")),
+        ("db,1434", "db,1434", ("db", "1434")),
+        (r"db\SAM", r"db\SAM", (r"db\SAM", None)),
+        (r"db\SAM,1434", r"db\SAM,1434", ("db", "1434")),
+        ("tcp:db,1434", "tcp:db,1434", ("db", "1434")),
+        ("10.0.0.1", "10.0.0.1", ("10.0.0.1", "1433")),
+        ("::1", "::1", ("::1", "1433")),
+        ("[::1],1434", "::1,1434", ("::1", "1434")),
+        ("fe80::1%eth0,1434", "fe80::1%eth0,1434", ("fe80::1%eth0", "1434")),
+        ("tcp:[::1],1434", "tcp:::1,1434", ("::1", "1434")),
+        (r"np:\\db\pipe\sql\query", r"np:\\db\pipe\sql\query", None),
+    ],
+)
+def test_a_server_is_written_as_each_driver_reads_it(
+    server: str,
+    microsoft: str,
+    freetds: tuple[str, str | None] | None,
+    with_drivers: Callable[..., None],
+) -> None:
+    with_drivers("ODBC Driver 18 for SQL Server")
+    assert parse(connection_string(settings(sql_sam_server=server)).text)["SERVER"] == microsoft
+    with_drivers("FreeTDS")
+    values = parse(connection_string(settings(sql_sam_server=server)).text)
+    if freetds is not None:
+        assert (values["SERVER"], values.get("PORT")) == freetds
+
+
+@pytest.mark.parametrize("server", ["db.example:1433", "10.0.0.1:1433", "[::1]:1433"])
+def test_a_port_after_a_colon_is_refused_with_how_to_write_it(
     server: str, with_drivers: Callable[..., None]
 ) -> None:
     with_drivers("ODBC Driver 18 for SQL Server")
-    assert f"SERVER={server};" in connection_string(settings(sql_sam_server=server)).text
+    with pytest.raises(SettingsError, match=r"SQL_SAM_SERVER is wrong.*after a comma"):
+        connection_string(settings(sql_sam_server=server))
 
 
 def test_the_connection_is_encrypted_and_the_certificate_checked_by_default(
@@ -102,6 +134,62 @@ def test_the_connection_is_encrypted_and_the_certificate_checked_by_default(
     with_drivers("ODBC Driver 18 for SQL Server")
     values = parse(connection_string(settings()).text)
     assert (values["Encrypt"], values["TrustServerCertificate"]) == ("yes", "no")
+
+
+@pytest.mark.parametrize(
+    ("encrypt", "freetds"),
+    [
+        ("yes", "require"),
+        ("mandatory", "require"),
+        ("no", "request"),
+        ("optional", "request"),
+        ("strict", "strict"),
+    ],
+)
+def test_freetds_is_told_to_encrypt_in_its_own_words(
+    encrypt: str, freetds: str, with_drivers: Callable[..., None]
+) -> None:
+    with_drivers("FreeTDS")
+    values = parse(connection_string(settings(sql_sam_encrypt=encrypt)).text)
+    assert values["Encryption"] == freetds
+    assert "TrustServerCertificate" not in values
+
+
+def test_that_freetds_checks_no_certificate_is_not_kept_quiet(
+    with_drivers: Callable[..., None],
+) -> None:
+    with_drivers("FreeTDS")
+    assert "certificate" in connection_string(settings()).caveat
+    assert not connection_string(settings(sql_sam_trust_server_certificate="yes")).caveat
+    with_drivers("ODBC Driver 18 for SQL Server")
+    assert not connection_string(settings()).caveat
+
+
+@pytest.mark.parametrize("driver", ["ODBC Driver 18 for SQL Server", "FreeTDS"])
+def test_what_an_availability_group_wants_is_passed_on_where_it_is_set(
+    driver: str, with_drivers: Callable[..., None]
+) -> None:
+    with_drivers(driver)
+    plain = parse(connection_string(settings()).text)
+    assert not {"MultiSubnetFailover", "ApplicationIntent"} & plain.keys()
+    values = parse(
+        connection_string(
+            settings(sql_sam_multi_subnet_failover="Yes", sql_sam_application_intent="ReadOnly")
+        ).text
+    )
+    assert values["ApplicationIntent"] == "readonly"
+    if driver != "FreeTDS":  # it has no such keyword
+        assert values["MultiSubnetFailover"] == "yes"
+
+
+@pytest.mark.parametrize("password", ["a;b}", "{a}", "a} "])
+def test_what_freetds_cannot_be_told_is_refused_without_being_quoted(
+    password: str, with_drivers: Callable[..., None]
+) -> None:
+    with_drivers("FreeTDS")
+    with pytest.raises(SettingsError, match="FreeTDS cannot be told") as caught:
+        connection_string(settings(sql_sam_password=password))
+    assert password not in str(caught.value)
 
 
 def test_nul_is_refused() -> None:

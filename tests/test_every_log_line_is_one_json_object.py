@@ -1,6 +1,7 @@
 """Standard output is one JSON object per line, whoever wrote it; standard error stays empty.
 
-That the key and the password never appear is checked by `Service.stop`, for every test.
+That the key and the password never appear, and that each line matches the schema, is checked by
+`Service.stop`, for every test.
 """
 
 import json
@@ -14,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.support import log_lines
 from tests.support.callbacks import body
 from tests.support.databases import PostgresDatabase, SqliteDatabase
 from tests.support.service import KEY, Service, log_something
@@ -97,6 +99,7 @@ def _line(what: str) -> dict[str, Any]:
     [text] = run.stdout.splitlines()
     line: dict[str, Any] = json.loads(text)
     assert list(line)[: len(COMMON)] == COMMON
+    log_lines.check([line])
     return line
 
 

@@ -11,11 +11,20 @@ import pytest
 
 from tests.support.callbacks import body
 from tests.support.conditions import eventually
-from tests.support.databases import PostgresDatabase, PostgresServer
+from tests.support.databases import (
+    SAM_TEST_SQLSERVER,
+    PostgresDatabase,
+    PostgresServer,
+    SqlServerDatabase,
+)
 from tests.support.load import Load, losses, spooled
 from tests.support.service import Service
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(180)]
+
+_WITH_ROW_LOCKS = ["postgres_database"]
+if os.environ.get(SAM_TEST_SQLSERVER):
+    _WITH_ROW_LOCKS.append("sql_server_database")
 
 DEPLOYMENTS = [f"d-{number}" for number in range(1, 31)]
 
@@ -27,12 +36,19 @@ def database(postgres_server: PostgresServer) -> PostgresDatabase:
     return database
 
 
+@pytest.fixture(params=_WITH_ROW_LOCKS)
+def row_locking_database(request: pytest.FixtureRequest) -> PostgresDatabase | SqlServerDatabase:
+    database: PostgresDatabase | SqlServerDatabase = request.getfixturevalue(request.param)
+    database.add_robots(DEPLOYMENTS[1:])
+    return database
+
+
 StartOn = Callable[..., Service]
 
 
 @pytest.fixture
 def start_on(start_service: Callable[..., Service]) -> StartOn:
-    def start(database: PostgresDatabase, *, user: str = "sam") -> Service:
+    def start(database: PostgresDatabase | SqlServerDatabase, *, user: str = "sam") -> Service:
         return start_service(
             SQL_SAM_CONNECTION_STRING=database.connection_string.replace(
                 "UID=sam;", f"UID={user};"
@@ -43,7 +59,7 @@ def start_on(start_service: Callable[..., Service]) -> StartOn:
     return start
 
 
-def settle(service: Service, database: PostgresDatabase, load: Load) -> None:
+def settle(service: Service, database: PostgresDatabase | SqlServerDatabase, load: Load) -> None:
     """Wait until the spool is empty; check the account."""
     spool = service.directory / "var/callback-spool.db"
     eventually(lambda: spooled(spool) == {}, 30)
@@ -71,15 +87,16 @@ def test_a_server_that_is_killed_and_restarted(start_on: StartOn) -> None:
 
 
 def test_a_table_that_is_renamed_away_and_back(
-    database: PostgresDatabase, start_on: StartOn
+    row_locking_database: PostgresDatabase | SqlServerDatabase, start_on: StartOn
 ) -> None:
+    database = row_locking_database
     service = start_on(database)
     with Load(service.url, DEPLOYMENTS, connections=16, pause=0.002) as load:
         for _ in range(3):
             load.wait_for(100)
-            database.execute("ALTER TABLE robots RENAME TO away")
+            database.rename("robots", "away")
             load.wait_for(200)
-            database.execute("ALTER TABLE away RENAME TO robots")
+            database.rename("away", "robots")
             load.wait_for(100)
     settle(service, database, load)
 
@@ -111,13 +128,14 @@ def test_a_permission_and_a_login_that_are_taken_away_and_given_back(
 
 
 def test_one_locked_row_does_not_hold_up_the_others(
-    database: PostgresDatabase, start_on: StartOn
+    row_locking_database: PostgresDatabase | SqlServerDatabase, start_on: StartOn
 ) -> None:
+    database = row_locking_database
     service = start_on(database)
     with Load(service.url, DEPLOYMENTS[1:], connections=8, pause=0.005) as load:
         load.wait_for(50)
         with closing(pyodbc.connect(database.connection_string)) as other:
-            other.execute("SELECT * FROM robots WHERE \"deploymentId\" = 'd-1' FOR UPDATE")
+            other.execute("UPDATE robots SET status = status WHERE \"deploymentId\" = 'd-1'")
             assert service.post(body("d-1", "LOCKED")).json()["outcome"] == "queued"
             load.wait_for(300)
             assert spooled(service.directory / "var/callback-spool.db") == {

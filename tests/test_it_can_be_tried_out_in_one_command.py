@@ -13,6 +13,7 @@ import pyodbc
 import pytest
 
 from sam.callback.commands import embedded
+from tests.support import log_lines
 from tests.support.service import clean_environment, run_to_its_end
 
 pytestmark = pytest.mark.server
@@ -65,11 +66,12 @@ def test_the_line_that_is_printed_updates_a_robot(tmp_path: Path) -> None:
         check=True,
     )
     process.terminate()
-    _, errors = process.communicate(timeout=12)
+    output, errors = process.communicate(timeout=12)
 
     assert json.loads(answer.stdout)["outcome"] == "updated"
     assert _statuses(tmp_path) == {"RUNNING", "RUN_COMPLETED"}
     assert (process.returncode, errors) == (0, "")
+    log_lines.check([listening, *map(json.loads, output.splitlines())])
 
 
 def test_what_was_there_is_kept_at_the_next_start(tmp_path: Path) -> None:

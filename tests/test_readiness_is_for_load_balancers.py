@@ -64,6 +64,25 @@ def test_while_draining_it_sends_traffic_elsewhere_and_callbacks_are_still_taken
     assert service.stop() == 0
 
 
+def test_while_draining_each_answer_ends_its_connection(
+    start_service: Callable[..., Service], sqlite_database: SqliteDatabase
+) -> None:
+    """An idle one would be cut at the end, maybe with a callback on its way."""
+    service = start_service(
+        SQL_SAM_CONNECTION_STRING=sqlite_database.connection_string, CALLBACK_DRAIN_SECONDS="3"
+    )
+    with service.client() as client:  # whose connection was there before the signal
+        assert "Connection" not in client.post("/callback", content=body()).headers
+        service.send_signal(signal.SIGTERM)
+        eventually(lambda: ready(service) == (503, "draining"))
+        for _ in range(2):  # on a new connection the second time
+            answer = client.post("/callback", content=body())
+            assert (answer.status_code, answer.headers["Connection"]) == (200, "close")
+        time.sleep(1.2)  # uvicorn makes these headers anew each second
+        assert client.get("/ready").headers["Connection"] == "close"
+    assert service.stop() == 0
+
+
 def test_a_second_signal_ends_the_wait(
     start_service: Callable[..., Service], sqlite_database: SqliteDatabase
 ) -> None:

@@ -34,7 +34,7 @@ def test_so_are_those_of_broken_requests(service: Service) -> None:
             assert wire.status() == 400
     assert service.stop() == 0
 
-    refused = [line["reason"] for line in service.lines if line["event"] == "refused"]
+    refused = [line["reason"] for line in service.lines if line["event"] == "refused_early"]
     assert refused == ["bad_request"] * 10
     [summary] = [line for line in service.lines if line["event"] == "repeated"]
     assert summary["not_written"] == 20

@@ -33,7 +33,7 @@ def test_headers_that_come_too_slowly_are_408(begun: bytes, service: Service) ->
         assert (status, headers["connection"]) == (408, "close")
         assert content == b'{"detail":"The headers took more than 0.5 seconds."}'
         assert wire.rest() == b""
-    line = service.wait_for_event("refused")
+    line = service.wait_for_event("refused_early")
     assert (line["level"], line["reason"]) == ("warning", "headers_too_slow")
     assert (line["http_status"], line["client"], line["has_key"]) == (408, "127.0.0.1", False)
 
@@ -99,7 +99,7 @@ def test_a_url_or_headers_over_the_limit_are_refused(
         wire.send(head)
         assert wire.status() == status
         assert wire.rest() == b""
-    assert service.wait_for_event("refused")["reason"] == reason
+    assert service.wait_for_event("refused_early")["reason"] == reason
 
 
 def test_those_at_the_limit_are_not(service: Service) -> None:
@@ -193,6 +193,8 @@ def test_who_does_not_fetch_its_answer_is_cut_off(service: Service) -> None:
         wire.send(request(b"/docs/assets/swagger-ui-bundle.js", method=b"GET", headers=b"") * 10)
         line = service.wait_for_event("connection_cut")
         assert line["reason"] == "answer_not_fetched"
+    assert service.stop() == 0
+    assert "crash" not in [line["event"] for line in service.lines]
 
 
 def test_of_many_requests_at_once_the_first_are_answered(service: Service) -> None:
@@ -204,7 +206,7 @@ def test_of_many_requests_at_once_the_first_are_answered(service: Service) -> No
         assert answers.count(b"connection: close") == 1
         assert answers.endswith(b'{"status":"ok"}')
     assert psutil.Process(service.pid).memory_info().rss - before < 16 * MEBIBYTE
-    assert service.wait_for_event("refused")["reason"] == "too_many_pipelined"
+    assert service.wait_for_event("refused_early")["reason"] == "too_many_pipelined"
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ def document(service: Service) -> dict[str, Any]:
 
 def test_the_document_is_valid(document: dict[str, Any]) -> None:
     validate(document)
-    assert document["paths"].keys() == {"/callback", "/health", "/ready"}
+    assert document["paths"].keys() == {"/callback", "/health", "/metrics", "/ready"}
 
 
 def test_authorize_takes_the_key(document: dict[str, Any]) -> None:

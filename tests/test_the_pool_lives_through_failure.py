@@ -67,6 +67,18 @@ def backend(transaction: Transaction) -> int:
     return pid
 
 
+async def test_a_connection_keeps_the_very_texts_of_its_statements(
+    open_connector: OpenConnector,
+) -> None:
+    """Another object would be prepared anew by pyodbc, be it equal."""
+    async with open_connector(sql_sam_pool_max=1) as connector:
+        first, second = [
+            await connector.run(lambda transaction: transaction.statements.update.text, timeout=5)
+            for _ in range(2)
+        ]
+    assert first is second
+
+
 async def test_no_more_connections_than_the_pool_may_have(open_connector: OpenConnector) -> None:
     async with open_connector(sql_sam_pool_max=2) as connector:
         backends = await asyncio.gather(*(connector.run(backend, timeout=5) for _ in range(30)))

@@ -4,6 +4,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import Final
@@ -43,6 +44,22 @@ def test_so_it_is_while_it_starts(name: str, sqlite_database: SqliteDatabase) ->
         timeout=30,
     )
     assert (started.returncode, started.stdout, started.stderr) == (0, "", "")
+
+
+def test_the_exit_status_is_0_however_often_it_is_told(service: Service) -> None:
+    has_ended = threading.Event()
+
+    def keep_telling() -> None:
+        while not has_ended.wait(0.001):
+            service.send_signal(signal.SIGTERM)
+
+    telling = threading.Thread(target=keep_telling)
+    telling.start()
+    try:
+        assert service.stop() == 0
+    finally:
+        has_ended.set()
+        telling.join()
 
 
 def test_a_callback_whose_body_is_still_coming_is_answered(

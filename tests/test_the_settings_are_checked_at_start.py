@@ -98,24 +98,6 @@ def test_a_wrong_value_is_named_with_what_it_should_be(
     assert "KEY" not in name or value not in message
 
 
-def test_certificate_and_key_go_together(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "cert.pem").touch()
-    set_all(monkeypatch, {**GOOD, "CALLBACK_SSL_CERTFILE": "cert.pem"})
-    with pytest.raises(SettingsError, match="only one is set"):
-        load_settings()
-
-
-def test_a_certificate_that_is_none_is_said_so(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    for name in ("CALLBACK_SSL_CERTFILE", "CALLBACK_SSL_KEYFILE"):
-        (tmp_path / name).write_text("no certificate")
-        monkeypatch.setenv(name, str(tmp_path / name))
-    set_all(monkeypatch, GOOD)
-    with pytest.raises(SettingsError, match="does not go with CALLBACK_SSL_CERTFILE"):
-        load_settings()
-
-
 def test_the_defaults_are_those_of_the_contract(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -137,6 +119,8 @@ def test_the_defaults_are_those_of_the_contract(
         "sql_sam_table": "robots",
         "sql_sam_deployment_column": "deploymentId",
         "sql_sam_status_column": "status",
+        "sql_sam_multi_subnet_failover": None,
+        "sql_sam_application_intent": None,
         "sql_sam_payload_column": None,
         "sql_sam_finished_column": None,
         "callback_db_timeout": 2,
@@ -153,7 +137,7 @@ def test_the_defaults_are_those_of_the_contract(
         "callback_drain_seconds": 0,
         "callback_ssl_certfile": None,
         "callback_ssl_keyfile": None,
-        "callback_forwarded_allow_ips": "127.0.0.1",
+        "callback_forwarded_allow_ips": "",
         "callback_log_level": "INFO",
         "callback_log_format": "json",
         "callback_docs": True,

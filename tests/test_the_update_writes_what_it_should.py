@@ -194,7 +194,7 @@ async def test_a_row_that_is_locked_does_not_hold_up_the_others(
         return  # one lock for the whole file: there is no such thing
     database.add_robots(["d-2", "d-3"])
     with closing(pyodbc.connect(database.connection_string)) as other:
-        other.execute("SELECT * FROM robots WHERE \"deploymentId\" = 'd-2' FOR UPDATE")
+        other.execute("UPDATE robots SET status = status WHERE \"deploymentId\" = 'd-2'")
         async with open_repository(callback_db_timeout=0.4) as repository:
             batch = await repository.apply(
                 [callback("d-1"), callback("d-2"), callback("d-3")], timeout=5
@@ -217,5 +217,5 @@ async def test_the_values_of_a_row_are_not_in_the_reason(
         )
     [applied] = batch.results
     assert applied.verdict is Verdict.REFUSED
-    assert "23514" in applied.reason
+    assert "23514" in applied.reason or "547" in applied.reason  # whichever database's number
     assert "ES79" not in applied.reason

@@ -138,7 +138,7 @@ def test_where_the_system_has_no_more_file_descriptors_strangers_go_too(
     strangers = connect(wires, service, 10)
     line = service.wait_for_event("cannot_accept")
     assert line["level"] == "error"
-    assert "CALLBACK_MAX_CONNECTIONS" in line["hint"]
+    assert "CALLBACK_MAX_CONNECTIONS" in line["action"]
     assert callback(strangers[-1]) == 200
     assert callback(friend) == 200
     assert not strangers[0].is_open()
@@ -172,4 +172,4 @@ def test_where_it_cannot_be_there_is_room_for_less_and_a_warning_says_so() -> No
     warning = json.loads(line)
     assert (warning["level"], warning["event"]) == ("warning", "too_few_file_descriptors")
     assert (warning["open_files"], warning["connections"]) == (600, 500)
-    assert "Allow 1100" in warning["hint"]
+    assert "Allow 1100" in warning["action"]

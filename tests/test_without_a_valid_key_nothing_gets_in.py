@@ -123,7 +123,7 @@ async def _status(key: str, headers: list[tuple[bytes, bytes]]) -> int:
             statuses.append(message["status"])
 
     scope = {"type": "http", "method": "POST", "path": "/callback", "headers": headers}
-    await ApiKeyMiddleware(app, keys=[SecretStr(key)])(scope, receive, send)
+    await ApiKeyMiddleware(app, keys={"current": SecretStr(key)})(scope, receive, send)
     [status] = statuses
     return status
 
@@ -143,4 +143,4 @@ def test_a_middleware_without_a_key_cannot_be_made() -> None:
     async def app(_scope: Scope, _receive: Receive, _send: Send) -> None: ...
 
     with pytest.raises(ValueError, match="key"):
-        ApiKeyMiddleware(app, keys=[])
+        ApiKeyMiddleware(app, keys={})

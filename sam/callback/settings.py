@@ -5,8 +5,8 @@ the working directory, then from files in ``/run/secrets`` (Docker secrets; the 
 the variable, in small letters). An empty variable counts as one that is not set.
 """
 
+import ipaddress
 import re
-import ssl
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -25,6 +25,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from sam.callback.certificates import require_certificate, server_context
 
 SECRETS_DIRECTORY: Final = Path("/run/secrets")
 
@@ -153,6 +155,16 @@ class Settings(SpoolSettings):
         pattern="^(yes|no)$",
         description="yes or no: whether any certificate of the server is believed",
     )
+    sql_sam_multi_subnet_failover: str | None = Field(
+        None,
+        pattern="^(yes|no)$",
+        description="yes or no: whether the addresses of an availability group are tried at once",
+    )
+    sql_sam_application_intent: str | None = Field(
+        None,
+        pattern="^(readwrite|readonly)$",
+        description="ReadWrite or ReadOnly: what an availability group's listener is told",
+    )
     sql_sam_pool_max: int = Field(
         4, ge=1, le=64, description="the most connections to the database, from 1 to 64"
     )
@@ -219,7 +231,9 @@ class Settings(SpoolSettings):
         None, description="the file of the TLS private key; it goes with ..._SSL_CERTFILE"
     )
     callback_forwarded_allow_ips: str = Field(
-        "127.0.0.1", description="the proxies whose X-Forwarded-For is believed, comma-separated"
+        "",
+        description="the proxies whose X-Forwarded-For is believed: addresses or networks, such as "
+        "'10.0.0.7' or '10.0.0.0/24', with commas between",
     )
     callback_log_level: LogLevel = Field(
         LogLevel.INFO, description="DEBUG, INFO, WARNING, ERROR or CRITICAL"
@@ -234,7 +248,13 @@ class Settings(SpoolSettings):
     def _any_case(cls, value: object) -> object:
         return value.upper() if isinstance(value, str) else value
 
-    @field_validator("sql_sam_encrypt", "sql_sam_trust_server_certificate", mode="before")
+    @field_validator(
+        "sql_sam_encrypt",
+        "sql_sam_trust_server_certificate",
+        "sql_sam_multi_subnet_failover",
+        "sql_sam_application_intent",
+        mode="before",
+    )
     @classmethod
     def _small_letters(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value
@@ -247,11 +267,11 @@ class Settings(SpoolSettings):
             raise PydanticCustomError(_MISSING, "it is missing")
         return value
 
-    @field_validator("callback_ssl_certfile", "callback_ssl_keyfile")
+    @field_validator("callback_ssl_certfile")
     @classmethod
-    def _readable_file(cls, value: Path | None) -> Path | None:
-        if value is not None and not value.is_file():
-            raise ValueError("there is no such file")
+    def _certificate(cls, value: Path | None) -> Path | None:
+        if value is not None:
+            require_certificate(value)
         return value
 
     @field_validator("callback_ssl_keyfile")
@@ -260,14 +280,17 @@ class Settings(SpoolSettings):
         if (value is None) != (info.data.get("callback_ssl_certfile", value) is None):
             raise ValueError("of CALLBACK_SSL_CERTFILE and CALLBACK_SSL_KEYFILE only one is set")
         if value is not None and (certificate := info.data.get("callback_ssl_certfile")):
-            try:
-                # Without a password, or it would ask for one at the terminal.
-                ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(
-                    certificate, value, password=""
-                )
-            except (ssl.SSLError, OSError) as error:
-                raise ValueError(f"it does not go with CALLBACK_SSL_CERTFILE: {error}") from None
+            server_context(certificate, value)
         return value
+
+    @field_validator("callback_forwarded_allow_ips")
+    @classmethod
+    def _addresses(cls, value: str) -> str:
+        # Uvicorn would compare what is no address to addresses, and never find it.
+        items = [item.strip() for item in value.split(",") if item.strip()]
+        for item in items:
+            ipaddress.ip_network(item)
+        return ",".join(items)
 
 
 class ClientSettings(BaseSettings):

@@ -19,15 +19,16 @@ import math
 import random
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Final
 
 import typer
 from pydantic import SecretStr
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sam.callback.service.api_key import ApiKeyMiddleware
+from sam.callback.service.request_log import line_of
 
 KEY: Final = "Zq7xW2mKc9LrT4vNb8YhD3sFg6JpA1eU"
 LENGTHS: Final = (8, 32, 64, 512)
@@ -66,7 +67,7 @@ def refusal(
     middleware_class: type[ApiKeyMiddleware] = ApiKeyMiddleware,
 ) -> Call:
     """Make the call that refuses a wrong key."""
-    middleware = middleware_class(_nobody_gets_here, keys=[SecretStr(key)])
+    middleware = middleware_class(_nobody_gets_here, keys={"current": SecretStr(key)})
     headers = [(b"host", b"x"), (b"x-api-key", guess.encode()), (b"content-length", b"120")]
 
     def call() -> None:
@@ -84,16 +85,18 @@ def refusal(
 class StopsAtTheFirstDifference(ApiKeyMiddleware):
     """What must not be: the control."""
 
-    def __init__(self, *args: object, keys: Iterable[SecretStr]) -> None:
-        super().__init__(*args, keys=keys)  # type: ignore[arg-type]  # passed through
-        self._key = next(iter(keys)).get_secret_value().encode()
+    def __init__(self, app: ASGIApp, *, keys: Mapping[str, SecretStr]) -> None:
+        super().__init__(app, keys=keys)
+        [key] = keys.values()
+        self._key = key.get_secret_value().encode()
 
-    def _why_not(self, scope: Scope) -> str | None:
+    def _has_key(self, scope: Scope) -> bool:
         given: bytes = dict(scope["headers"])[b"x-api-key"]
         for ours, theirs in zip(self._key, given, strict=False):
             if ours != theirs:
                 break
-        return "wrong_key"
+        line_of(scope)["reason"] = "wrong_key"
+        return False
 
 
 def sharing(characters: int) -> str:

@@ -1,4 +1,4 @@
-"""Real databases over real ODBC: SQLite, and a PostgreSQL server of the tests' own."""
+"""Real databases over real ODBC: SQLite, a PostgreSQL server of the tests' own, SQL Server."""
 
 import os
 import shutil
@@ -6,6 +6,7 @@ import socket
 import sqlite3
 import subprocess
 import tempfile
+import uuid
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -14,6 +15,8 @@ from typing import Any, Protocol
 import pyodbc
 
 ROBOT = ("d-1", "RUNNING")
+SAM_TEST_SQLSERVER = "SAM_TEST_SQLSERVER"
+"""The variable with a connection string, without DATABASE: tests use that SQL Server too."""
 
 UNUSED_PASSWORD = "unused-but-secret"
 
@@ -126,11 +129,19 @@ class PostgresServer:
     def connect(self, database: str) -> pyodbc.Connection:
         return pyodbc.connect(self.connection_string(database), autocommit=True)
 
-    def connection_string(self, database: str, *, port: int | None = None) -> str:
+    def connection_string(
+        self, database: str, *, port: int | None = None, user: str = "sam"
+    ) -> str:
         return (
             f"DRIVER={{PostgreSQL Unicode}};Server=127.0.0.1;Port={port or self.port};"
-            f"Database={database};UID=sam;PWD={UNUSED_PASSWORD};"
+            f"Database={database};UID={user};PWD={UNUSED_PASSWORD};"
         )
+
+    def require_password(self, role: str) -> None:
+        """Believe a role of this name only with a password, which no test has."""
+        rules = self.directory / "data" / "pg_hba.conf"
+        rules.write_text(f"host all {role} 127.0.0.1/32 scram-sha-256\n{rules.read_text()}")
+        self._run("pg_ctl", "reload")
 
     def _run(self, program: str, *arguments: str) -> None:
         subprocess.run(
@@ -172,6 +183,55 @@ class PostgresDatabase:
 
     def statuses(self) -> dict[str, str]:
         return dict(self.execute('SELECT "deploymentId", status FROM robots'))
+
+    def rename(self, table: str, to: str) -> None:
+        self.execute(f"ALTER TABLE {table} RENAME TO {to}")
+
+
+class SqlServerDatabase:
+    """A table of its own on the SQL Server that SAM_TEST_SQLSERVER leads to.
+
+    The login must be allowed to create databases: each test has one, gone with it.
+    """
+
+    def __init__(self, server: str) -> None:
+        self._server = server
+        self.name = f"sam_test_{uuid.uuid4().hex}"
+        self._on_server(f"CREATE DATABASE {self.name}")
+        self.execute(
+            "CREATE TABLE robots (deploymentId VARCHAR(128) COLLATE Latin1_General_100_BIN2_UTF8"
+            " UNIQUE, status VARCHAR(64) COLLATE Latin1_General_100_BIN2_UTF8 NOT NULL"
+            " CHECK (LEN(status) <= 64), payload NVARCHAR(MAX), finished DATETIME2(6))"
+        )
+
+    @property
+    def connection_string(self) -> str:
+        return f"{self._server.rstrip(';')};DATABASE={self.name};"
+
+    def execute(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
+        with closing(pyodbc.connect(self.connection_string, autocommit=True)) as connection:
+            cursor = connection.execute(sql, *parameters)
+            return [tuple(row) for row in cursor.fetchall()] if cursor.description else []
+
+    def add_robots(self, deployment_ids: Iterable[str]) -> None:
+        for deployment_id in deployment_ids:
+            self.execute(
+                "INSERT INTO robots (deploymentId, status) VALUES (?, 'RUNNING')", deployment_id
+            )
+
+    def statuses(self) -> dict[str, str]:
+        return dict(self.execute("SELECT deploymentId, status FROM robots"))
+
+    def rename(self, table: str, to: str) -> None:
+        self.execute(f"EXECUTE sp_rename '{table}', '{to}'")
+
+    def destroy(self) -> None:
+        self._on_server(f"ALTER DATABASE {self.name} SET SINGLE_USER WITH ROLLBACK IMMEDIATE")
+        self._on_server(f"DROP DATABASE {self.name}")
+
+    def _on_server(self, sql: str) -> None:
+        with closing(pyodbc.connect(self._server, autocommit=True)) as connection:
+            connection.execute(sql)
 
 
 def _postgres_binaries() -> Path:

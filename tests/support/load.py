@@ -1,11 +1,11 @@
 """Callbacks from many connections at once, and the account of what became of each."""
 
 import asyncio
-import contextlib
 import itertools
 import json
 import random
 import sqlite3
+import ssl
 import threading
 import time
 from collections import defaultdict
@@ -44,14 +44,29 @@ class Load:
         deployments: Which deployments; each status is sent once.
         connections: How many connections.
         pause: Seconds between two callbacks of a connection.
+        tls: For a service, or a proxy in front of it, that speaks TLS.
+
+    Attributes:
+        all: What was sent.
+        broken: Why a connection could not be made, or ended before an answer; each time.
+        key: What is sent in X-API-KEY; may be changed on the way.
     """
 
     _statuses = itertools.count(1)
 
     def __init__(
-        self, url: str, deployments: list[str], *, connections: int = 64, pause: float = 0.0
+        self,
+        url: str,
+        deployments: list[str],
+        *,
+        connections: int = 64,
+        pause: float = 0.0,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.all: list[Sent] = []
+        self.broken: list[str] = []
+        self.key = KEY
+        self._tls = tls
         self._port = int(url.rpartition(":")[2])
         self._deployments = deployments
         self._connections = connections
@@ -87,33 +102,40 @@ class Load:
 
     async def _keep_sending(self) -> None:
         while not self._is_stopping.is_set():
-            with contextlib.suppress(OSError, EOFError):
-                reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
-                try:
-                    while not self._is_stopping.is_set():
-                        await self._send(reader, writer)
-                        await asyncio.sleep(self._pause)
-                finally:
-                    writer.close()
+            try:
+                await self._send_over_one_connection()
+            except (OSError, EOFError) as error:
+                self.broken.append(repr(error))
             await asyncio.sleep(0.01)  # the service has ended, or begins
 
-    async def _send(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _send_over_one_connection(self) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self._port, ssl=self._tls)
+        try:
+            is_open = True
+            while is_open and not self._is_stopping.is_set():
+                is_open = await self._send(reader, writer)
+                await asyncio.sleep(self._pause)
+        finally:
+            writer.close()
+
+    async def _send(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         # By hand: a client library would take more of these two cores than the service.
         deployment_id = random.choice(self._deployments)  # noqa: S311 - not a secret
         status = f"S{next(self._statuses)}"
         content = body(deployment_id, status)
-        head = f"POST /callback HTTP/1.1\r\nHost: x\r\nX-API-KEY: {KEY}\r\n"
+        head = f"POST /callback HTTP/1.1\r\nHost: x\r\nX-API-KEY: {self.key}\r\n"
         sent = Sent(deployment_id, status, time.monotonic())
         self.all.append(sent)
         writer.write(f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content)
         async with asyncio.timeout(30):
-            answer = (await reader.readuntil(b"\r\n\r\n")).decode()
-            length = int(answer.lower().partition("content-length: ")[2].partition("\r\n")[0])
+            answer = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+            length = int(answer.partition("content-length: ")[2].partition("\r\n")[0])
             answer_body = await reader.readexactly(length)
         sent.http_status = int(answer.split(" ")[1])
         if sent.http_status == HTTPStatus.OK:
             sent.outcome = json.loads(answer_body)["outcome"]
             sent.answered = time.monotonic()
+        return "connection: close" not in answer
 
 
 def spooled(path: Path) -> dict[str, tuple[str, str]]:

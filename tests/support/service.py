@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import httpx
 
-from tests.support import printed
+from tests.support import log_lines, printed
 
 KEY: Final = printed.KEY
 START_SECONDS: Final = 30
@@ -107,11 +107,12 @@ class Service:
             self._process.send_signal(signal_number)
 
     def kill(self) -> None:
-        """End it as a power cut would; of what it printed until then only secrets are minded."""
+        """End it as a power cut would; search and check what it printed until then."""
         self._exit_status = 0
         self._process.kill()
         self._process.wait()
         self._errors()
+        log_lines.check(self.lines)
 
     def stop(self, signal_number: int = signal.SIGTERM) -> int:
         """Ask it to end; check what it printed in all its life; return its exit status."""
@@ -128,6 +129,7 @@ class Service:
             raise
         errors = self._errors()
         assert not errors, errors
+        log_lines.check(self.lines)
         return status
 
     def _errors(self) -> str:

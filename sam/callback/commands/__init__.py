@@ -6,6 +6,7 @@ import typer
 
 from sam.callback import __version__
 from sam.callback.commands import spool
+from sam.callback.commands.check import check
 from sam.callback.commands.demo import demo
 from sam.callback.commands.send import EPILOG as SEND_EPILOG
 from sam.callback.commands.send import send
@@ -20,6 +21,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.command()(serve)
+app.command()(check)
 app.command()(demo)
 app.command(epilog=SEND_EPILOG)(send)
 app.command(epilog=SIMULATE_EPILOG)(simulate)

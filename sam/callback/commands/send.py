@@ -46,7 +46,7 @@ MEANINGS: Final = {
 _STYLES: Final = {Outcome.UPDATED: "green", Outcome.DEAD_LETTER: "red"}
 
 
-def send(  # noqa: PLR0913 - its options
+def send(
     deployment_id: Annotated[
         str | None, typer.Argument(help="The deployment that ended.", show_default=False)
     ] = None,

@@ -3,7 +3,7 @@
 import os
 import signal
 import sys
-from typing import Annotated, NoReturn
+from typing import Annotated, Final, NoReturn
 
 import typer
 
@@ -11,7 +11,12 @@ from sam.callback import logs
 from sam.callback.commands import embedded
 from sam.callback.commands.native_output import logged_native_output
 from sam.callback.commands.refusal import refuse, require_driver_manager
+from sam.callback.key_strength import HOW_TO_MAKE_ONE, weakness_of
 from sam.callback.settings import SettingsError, load_settings
+
+_ENDING: Final = (signal.SIGINT, signal.SIGTERM)
+
+_log = logs.get_logger(__name__)
 
 
 def serve(
@@ -27,7 +32,7 @@ def serve(
     ] = False,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C. Settings come from the environment."""
-    for signal_number in (signal.SIGINT, signal.SIGTERM):
+    for signal_number in _ENDING:
         # Uvicorn takes both while it serves and, once drained, raises again what it took.
         signal.signal(signal_number, _end)
     require_driver_manager()
@@ -45,10 +50,16 @@ def serve(
     if use_embedded:
         typer.echo(embedded.how_to_try(settings), err=True)
     logs.configure(settings.callback_log_level, settings.callback_log_format)
+    if weakness := weakness_of(settings.callback_api_key.get_secret_value()):
+        _log.warning("weak_key", reason=f"CALLBACK_API_KEY: {weakness}.", action=HOW_TO_MAKE_ONE)
     with logged_native_output():
         run(app, settings)
 
 
 def _end(_signal_number: int, _frame: object) -> NoReturn:
+    for signal_number in _ENDING:
+        # The interpreter gives up its handlers as it ends, but not this one: a signal more would
+        # else kill it, and the exit status not be 0.
+        signal.signal(signal_number, signal.SIG_IGN)
     sys.stdout.flush()
     raise SystemExit(os.EX_OK if hasattr(os, "EX_OK") else 0)

@@ -60,7 +60,14 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Total:
-    """How many entries there are of a kind, and their size in bytes."""
+    """What there is of a kind.
+
+    Attributes:
+        entries: How many entries.
+        bytes: Their size, roughly.
+        oldest: The lowest number; None if there is none.
+    """
 
     entries: int = 0
     bytes: int = 0
+    oldest: int | None = None

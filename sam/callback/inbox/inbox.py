@@ -6,15 +6,19 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from sam.callback.inbox.disk import Disk
+from sam.callback.inbox.entries import Kind, Total
 from sam.callback.inbox.health import Health
 from sam.callback.inbox.numbering import Numbering
 from sam.callback.inbox.recorder import Recorded, Recorder
 from sam.callback.inbox.replayer import Replayer
 from sam.callback.inbox.schedule import Schedule
 from sam.callback.inbox.spool import Spool
+from sam.callback.inbox.spool_file import dead_max_bytes
 from sam.callback.logs import get_logger
+from sam.callback.metrics import Metrics
 from sam.callback.settings import Settings
-from sam.callback.storage.connector import DatabaseConnector
+from sam.callback.storage.connector import DatabaseConnector, PoolStats
 from sam.callback.storage.errors import DatabaseUnavailableError
 from sam.callback.storage.robots import RobotRepository
 
@@ -39,13 +43,33 @@ class State:
 
     readiness: Readiness
     is_database_up: bool
+    is_wrong_database: bool
+    in_flight: int
+    max_in_flight: int
+    pool: PoolStats
     is_spool_writable: bool
-    spool_entries: dict[str, int]
-    spool_bytes: int
+    spool_totals: dict[Kind, Total]
+    spool_max_bytes: int
+    spool_dead_max_bytes: int
+    spool_disk: Disk | None
+
+    @property
+    def spool_entries(self) -> dict[str, int]:
+        """How many entries there are of each kind."""
+        return {kind.value: total.entries for kind, total in self.spool_totals.items()}
+
+    @property
+    def spool_bytes(self) -> int:
+        """The size of all entries, roughly."""
+        return sum(total.bytes for total in self.spool_totals.values())
 
 
 class Inbox:
     """Takes callbacks, and makes them safe.
+
+    Args:
+        settings: How.
+        metrics: Where it counts; nobody sees it, unless given.
 
     Attributes:
         spool: What is kept on disk.
@@ -57,7 +81,8 @@ class Inbox:
         DriverNotFoundError: If the ODBC driver does not exist.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics | None = None) -> None:
+        metrics = metrics or Metrics()
         self._settings = settings
         self._connector = DatabaseConnector(settings)
         self._repository = RobotRepository(self._connector, settings)
@@ -73,6 +98,7 @@ class Inbox:
             self.health,
             schedule,
             numbering,
+            metrics,
             max_batches=self._connector.size,
             # One for each connection, and as many again whose senders have hung up.
             max_in_flight=2 * settings.callback_max_connections,
@@ -84,6 +110,7 @@ class Inbox:
             self.health,
             schedule,
             self._recorder,
+            metrics,
             time_limit=settings.callback_db_timeout,
             probe_time_limit=settings.sql_sam_login_timeout + settings.callback_db_timeout,
             unmatched_ttl=settings.callback_unmatched_ttl,
@@ -96,6 +123,8 @@ class Inbox:
         """Open the spool and the pool; begin to replay, unless that is left to the caller."""
         driver = self._connector.driver
         _log.info("driver", driver=driver.name, reason=driver.reason)
+        if self._connector.caveat:
+            _log.warning("driver_caveat", reason=self._connector.caveat)
         await self.spool.open()
         await self._connector.open()
         if not replay:
@@ -143,9 +172,15 @@ class Inbox:
         return State(
             readiness=readiness,
             is_database_up=up,
+            is_wrong_database=self.health.is_wrong_database,
+            in_flight=self._recorder.in_flight,
+            max_in_flight=self._recorder.max_in_flight,
+            pool=self._connector.stats(),
             is_spool_writable=writable,
-            spool_entries=self.spool.counts(),
-            spool_bytes=sum(total.bytes for total in self.spool.totals.values()),
+            spool_totals=self.spool.totals,
+            spool_max_bytes=self.spool.max_bytes,
+            spool_dead_max_bytes=dead_max_bytes(self.spool.max_bytes),
+            spool_disk=self.spool.disk,
         )
 
     async def _look_at_database(self) -> None:

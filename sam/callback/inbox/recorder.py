@@ -11,6 +11,7 @@ from sam.callback.inbox.numbering import Numbering
 from sam.callback.inbox.schedule import Schedule
 from sam.callback.inbox.spool import Spool, SpoolUnavailableError
 from sam.callback.logs import get_logger
+from sam.callback.metrics import Metrics, Source
 from sam.callback.model import Callback, Outcome
 from sam.callback.storage.errors import DatabaseTimeoutError, PoolExhaustedError
 from sam.callback.storage.robots import AppliedBatch, RobotRepository, Verdict
@@ -99,12 +100,14 @@ class Recorder:
         health: Whether the database takes writes.
         schedule: When entries of the spool are tried again.
         numbering: The numbers of callbacks.
+        metrics: Where to count.
         max_batches: How many batches may be under way.
         max_in_flight: How many callbacks may wait to be made safe.
         time_limit: Seconds for a callback's COMMIT.
 
     Attributes:
         in_flight: How many callbacks wait to be made safe.
+        max_in_flight: How many may.
         replaying: Deployments whose entries are being applied from the spool.
         passed_by: Deployments that were written to the database while the spool could not be read,
             with the numbers: an older entry that turns up there later is not to be applied.
@@ -118,6 +121,7 @@ class Recorder:
         health: Health,
         schedule: Schedule,
         numbering: Numbering,
+        metrics: Metrics,
         *,
         max_batches: int,
         max_in_flight: int,
@@ -128,7 +132,8 @@ class Recorder:
         self._health = health
         self._schedule = schedule
         self._numbering = numbering
-        self._max_in_flight = max_in_flight
+        self._metrics = metrics
+        self.max_in_flight = max_in_flight
         self._time_limit = time_limit
         self.in_flight = 0
         self.replaying: set[str] = set()
@@ -146,14 +151,16 @@ class Recorder:
         Raises:
             NotSafeError: If it could not be done.
         """
-        if self.in_flight >= self._max_in_flight:
+        if self.in_flight >= self.max_in_flight:
             raise OverloadedError(f"{self.in_flight} callbacks are in flight already.")
         callback = Callback(self._numbering.next(), deployment_id, status, payload)
         self.in_flight += 1
         try:
-            return await self.batcher.submit(callback, now() + self._time_limit)
+            recorded = await self.batcher.submit(callback, now() + self._time_limit)
         finally:
             self.in_flight -= 1
+        self._metrics.callbacks[recorded.outcome].inc()
+        return recorded
 
     async def keep_invalid(self, body: bytes, reason: str) -> None:
         """Keep a body that was not understood, for an operator, if there is room for it."""
@@ -261,6 +268,7 @@ class Recorder:
         if batch.is_committed:
             self._health.committed()
             self.batcher.took(seconds, len(batch.results), self._time_limit)
+            self._metrics.committed(Source.CALLBACK, len(batch.results), seconds)
         is_too_late = isinstance(batch.error, DatabaseTimeoutError)
         if is_too_late and timeout < self._time_limit / 2:
             return  # our own haste
@@ -271,12 +279,14 @@ class Recorder:
 
     async def _put(self, spoolings: list[_Spooling], started: float, batch_size: int) -> None:
         """Store in the spool with one fsync; resolve all."""
+        begun = now()
         try:
             stored = await self._spool.put([spooling.entry for spooling in spoolings])
         except SpoolUnavailableError as error:
             for spooling in spoolings:
                 spooling.group.fail(NotSafeError(f"{spooling.reason} The spool: {error}"))
             return
+        self._metrics.spool_write.observe(now() - begun)
         seconds = now() - started
         for spooling, is_stored in zip(spoolings, stored, strict=True):
             if not is_stored:

@@ -12,6 +12,7 @@ from sam.callback.inbox.recorder import EXPORT_AND_DROP, NO_ROW_YET, Recorder
 from sam.callback.inbox.schedule import Schedule
 from sam.callback.inbox.spool import Spool, SpoolUnavailableError
 from sam.callback.logs import get_logger
+from sam.callback.metrics import Metrics, Replayed, Source
 from sam.callback.model import Callback
 from sam.callback.storage.errors import (
     DatabaseTimeoutError,
@@ -44,6 +45,7 @@ class Replayer:
         health: Whether the database takes writes.
         schedule: When entries are tried again.
         recorder: Whose callbacks may not be overtaken.
+        metrics: Where to count.
         time_limit: Seconds for a batch.
         probe_time_limit: Seconds for a try of a database that is down, connecting included.
         unmatched_ttl: Seconds that an entry may wait for its row, or fail by itself.
@@ -56,6 +58,7 @@ class Replayer:
         health: Health,
         schedule: Schedule,
         recorder: Recorder,
+        metrics: Metrics,
         *,
         time_limit: float,
         probe_time_limit: float,
@@ -66,6 +69,7 @@ class Replayer:
         self._health = health
         self._schedule = schedule
         self._recorder = recorder
+        self._metrics = metrics
         self._time_limit = time_limit
         self._probe_time_limit = probe_time_limit
         self._unmatched_ttl = unmatched_ttl
@@ -200,7 +204,9 @@ class Replayer:
             batcher = self._recorder.batcher
             if batch.is_committed:
                 self._health.committed()
-                batcher.took(time.monotonic() - begun, len(entries), self._time_limit)
+                seconds = time.monotonic() - begun
+                batcher.took(seconds, len(entries), self._time_limit)
+                self._metrics.committed(Source.REPLAY, len(entries), seconds)
             if batch.error and not isinstance(batch.error, PoolExhaustedError):
                 self._health.failed(batch.error)
                 if isinstance(batch.error, DatabaseTimeoutError):
@@ -221,9 +227,11 @@ class Replayer:
         for (entry, failures), applied in zip(entries, results, strict=True):
             if applied.verdict in _DONE:
                 self._health.matched()
+                self._metrics.replayed[Replayed.APPLIED].inc()
                 done.append(entry)
                 continue
             kind, reason = self._kind_after(entry, applied)
+            self._metrics.replayed[_result(kind, applied.verdict)].inc()
             if kind is not entry.kind:
                 moved.append((entry, kind, reason))
             if kind in LIVE and applied.verdict is not Verdict.UNKNOWN:
@@ -280,6 +288,14 @@ def _tell(applied: list[Entry], dead: list[tuple[Entry, str]]) -> None:
         _log.error(
             "dead_letter", deployment_id=entry.deployment_id, status=entry.status, reason=reason
         )
+
+
+def _result(kind: Kind, verdict: Verdict) -> Replayed:
+    if kind is Kind.DEAD_LETTER:
+        return Replayed.DEAD_LETTER
+    if verdict is Verdict.UNMATCHED:
+        return Replayed.UNMATCHED
+    return Replayed.UNANSWERED if verdict is Verdict.UNKNOWN else Replayed.FAILED
 
 
 def _callback(entry: Entry) -> Callback:

@@ -14,10 +14,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Concatenate, Final, ParamSpec, TypeVar
 
-import psutil
 from filelock import FileLock, Timeout
 
+from sam.callback.inbox.disk import Disk
 from sam.callback.inbox.entries import Entry, Kind, Total
+from sam.callback.inbox.file_system import Risk, risk_of
 from sam.callback.inbox.numbering import Numbering
 from sam.callback.inbox.spool_file import SpoolFile
 from sam.callback.logs import get_logger
@@ -31,18 +32,6 @@ LOOK_UP_SECONDS: Final = 0.5
 LOOK_UP_PAUSE_SECONDS: Final = 1.0
 
 _CORRUPT = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
-_RISKS = (
-    (
-        "spool_in_memory",
-        {"tmpfs", "ramfs", "devtmpfs"},
-        "Set CALLBACK_SPOOL_PATH to a disk: this one forgets with the power.",
-    ),
-    (
-        "spool_on_network",
-        {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "fuse.sshfs", "glusterfs"},
-        "Set CALLBACK_SPOOL_PATH to a local disk: SQLite needs locks that work.",
-    ),
-)
 
 _log = get_logger(__name__)
 
@@ -70,11 +59,13 @@ class Spool:
         self.is_writable = False
         self.totals: dict[Kind, Total] = dict.fromkeys(Kind, Total())
         """As of the last call."""
+        self.disk: Disk | None = None
+        """As of the last call; None if it is not known."""
+        self.max_bytes = max_bytes
         self._numbering = numbering
         self._is_failing = False
         self._failed_at = -math.inf
         self._was_read = False
-        self._max_bytes = max_bytes
         self._lock = FileLock(f"{path}.lock", mode=0o600, thread_local=False)
         self._thread = DaemonThreadPool(1, "spool")
         self._file: SpoolFile | None = None  # the thread's
@@ -84,7 +75,16 @@ class Spool:
         with contextlib.suppress(SpoolUnavailableError):
             await self.recheck()
             _log.info("spool_open", path=str(self.path), **self.counts())
-            _warn_of_file_system(self.path)
+            self._warn_of(risk_of(self.path))
+
+    def _warn_of(self, risk: Risk | None) -> None:
+        path = str(self.path)
+        if risk is None:
+            return
+        if risk.is_in_memory:
+            _log.critical("spool_in_memory", path=path, file_system=risk.kind, action=risk.action)
+        else:
+            _log.critical("spool_on_network", path=path, file_system=risk.kind, action=risk.action)
 
     async def close(self) -> None:
         """Close the file, and give up its ownership."""
@@ -169,7 +169,7 @@ class Spool:
     async def _do(
         self, call: Callable[Concatenate[SpoolFile, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        def on_thread() -> tuple[T, dict[Kind, Total]]:
+        def on_thread() -> tuple[T, dict[Kind, Total], Disk | None]:
             if self._file is not None and self._file.has_moved():
                 _log.critical("spool_moved", path=str(self.path), action="A new one is begun.")
                 self._let_go()
@@ -177,14 +177,16 @@ class Spool:
                 if self._file is None:
                     self._file = self._open()
                 result = call(self._file, *args, **kwargs)
-                return result, self._file.totals()
+                return result, self._file.totals(), Disk.of(self.path)
             except sqlite3.Error as error:
                 self._recover(error)  # before the next call may use what is broken
                 raise
 
         try:
             async with self._limit(IO_SECONDS):
-                result, self.totals = await asyncio.wrap_future(self._thread.submit(on_thread))
+                result, self.totals, self.disk = await asyncio.wrap_future(
+                    self._thread.submit(on_thread)
+                )
         except Timeout:  # the lock's own
             raise self._failed(
                 "Another process owns the spool. Each instance needs a CALLBACK_SPOOL_PATH of its "
@@ -215,7 +217,7 @@ class Spool:
         # It counts how often it was taken, and its file may have gone with the spool's.
         self._lock.release(force=True)
         self._lock.acquire(blocking=False)
-        file = SpoolFile(self.path, self._max_bytes)
+        file = SpoolFile(self.path, self.max_bytes)
         self._numbering.continue_after(file.last_number())
         return file
 
@@ -275,17 +277,3 @@ class Spool:
 def _code(error: sqlite3.Error) -> int:
     """Return SQLite's primary result code."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
-
-
-def _warn_of_file_system(path: Path) -> None:
-    partitions = [
-        partition
-        for partition in psutil.disk_partitions(all=True)
-        if path.is_relative_to(partition.mountpoint)
-    ]
-    if not partitions:
-        return
-    nearest = max(partitions, key=lambda partition: len(partition.mountpoint))
-    for event, file_systems, action in _RISKS:
-        if nearest.fstype in file_systems:
-            _log.critical(event, path=str(path), file_system=nearest.fstype, action=action)

@@ -56,7 +56,17 @@ ON CONFLICT (deployment_id) DO UPDATE SET
     payload = excluded.payload, reason = excluded.reason, size = excluded.size
 WHERE excluded.number > entries.number
 """
+_TOTALS = """
+SELECT kind, entries, bytes,
+    (SELECT min(number) FROM entries WHERE kind = totals.kind)
+FROM totals
+"""
 _COLUMNS = "number, kind, deployment_id, status, payload, reason"
+
+
+def dead_max_bytes(max_bytes: int) -> int:
+    """Return the share of dead letters in a spool of this size."""
+    return int(max_bytes * DEAD_LETTER_SHARE)
 
 
 class SpoolFile:
@@ -77,7 +87,7 @@ class SpoolFile:
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
         self._path = path
         self._identity = _identity(path)
-        self._max_dead_bytes = int(max_bytes * DEAD_LETTER_SHARE)
+        self._max_dead_bytes = dead_max_bytes(max_bytes)
         self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         try:
             self._set_up(max_bytes)
@@ -200,8 +210,8 @@ class SpoolFile:
     def totals(self) -> dict[Kind, Total]:
         """Return what there is, for every kind."""
         found = {
-            Kind(kind): Total(entries, size)
-            for kind, entries, size in self._connection.execute("SELECT * FROM totals")
+            Kind(kind): Total(entries, size, oldest)
+            for kind, entries, size, oldest in self._connection.execute(_TOTALS)
         }
         return {kind: found.get(kind, Total()) for kind in Kind}
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import hmac
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Mapping
 
 from pydantic import SecretStr
 from starlette.responses import JSONResponse
@@ -22,15 +22,17 @@ class ApiKeyMiddleware:
 
     Args:
         app: What the request goes to if it has a key.
-        keys: The keys that are accepted.
+        keys: The keys that are accepted, by the names that the log gives them.
         public: Paths that need no key for GET and HEAD; compared whole, after percent-decoding.
     """
 
     def __init__(
-        self, app: ASGIApp, *, keys: Iterable[SecretStr], public: Collection[str] = ()
+        self, app: ASGIApp, *, keys: Mapping[str, SecretStr], public: Collection[str] = ()
     ) -> None:
         self._app = app
-        self._digests = [_digest(key.get_secret_value().encode("ascii")) for key in keys]
+        self._digests = {
+            name: _digest(key.get_secret_value().encode("ascii")) for name, key in keys.items()
+        }
         if not self._digests:
             raise ValueError("without a key nobody would get in")
         self._public = frozenset(public)
@@ -42,30 +44,34 @@ class ApiKeyMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the request in, or answer it."""
-        if scope["type"] == "lifespan" or self._is_public(scope):
+        if scope["type"] == "lifespan" or self._is_public(scope) or self._has_key(scope):
             await self._app(scope, receive, send)
-            return
-        refusal = self._why_not(scope)
-        if refusal is None:
-            show_key(scope)
-            await self._app(scope, receive, send)
-            return
-        line_of(scope)["reason"] = refusal
-        await self._refusal(scope, receive, send)
+        else:
+            await self._refusal(scope, receive, send)
 
     def _is_public(self, scope: Scope) -> bool:
         return scope["path"] in self._public and scope["method"] in _PUBLIC_METHODS
 
-    def _why_not(self, scope: Scope) -> str | None:
+    def _has_key(self, scope: Scope) -> bool:
+        """Whether the request has a valid key; its log line says which one, or why not."""
+        line = line_of(scope)
         given = [value for name, value in scope["headers"] if name == _HEADER_NAME]
-        if not given:
-            return "no_key"
-        if len(given) > 1:
-            return "several_keys"
+        if len(given) != 1:
+            line["reason"] = "several_keys" if given else "no_key"
+            return False
         # Digests have one length, whatever that of a key; and every key is compared.
         digest = _digest(given[0])
-        matches = [hmac.compare_digest(digest, accepted) for accepted in self._digests]
-        return None if any(matches) else "wrong_key"
+        matches = [
+            name
+            for name, accepted in self._digests.items()
+            if hmac.compare_digest(digest, accepted)
+        ]
+        if not matches:
+            line["reason"] = "wrong_key"
+            return False
+        line["key"] = matches[0]
+        show_key(scope)
+        return True
 
 
 def _digest(key: bytes) -> bytes:

@@ -7,6 +7,7 @@ from collections.abc import MutableMapping
 from typing import Any, Final, Protocol
 
 from sam.callback.logs import get_logger
+from sam.callback.metrics import Metrics
 from sam.callback.service.repeated import RepeatedLines
 
 SCOPE_KEY: Final = "sam.callback.connection"
@@ -82,6 +83,7 @@ class Connections:
         header_timeout: Seconds from accepting one to the end of its first headers.
         grace: Seconds.
         sweep_seconds: How often deadlines are looked at.
+        metrics: Where to count.
         repeated: Bounds the lines that are written.
     """
 
@@ -92,13 +94,17 @@ class Connections:
         header_timeout: float,
         grace: float,
         sweep_seconds: float,
+        metrics: Metrics,
         repeated: RepeatedLines,
     ) -> None:
         self._maximum = maximum
         self._header_timeout = header_timeout
         self._grace = grace
         self._sweep_seconds = sweep_seconds
+        self._metrics = metrics
         self._repeated = repeated
+        metrics.connections.set_function(self.__len__)
+        metrics.connections_max.set(maximum)
         # Ordered, since the first of a dict that loses its first ones is ever slower to find.
         self._strangers: OrderedDict[Connection, None] = OrderedDict()
         self._friends: dict[Connection, None] = {}
@@ -127,8 +133,9 @@ class Connections:
         self._friends.pop(connection, None)
         self._freed.set()
 
-    def report_cut(self, connection: Connection, reason: str) -> None:
-        """Log that a connection was closed without an answer."""
+    def report_cut(self, connection: Connection, reason: str, **details: str) -> None:
+        """Count and log that a connection was closed without an answer."""
+        self._metrics.cut(reason)
         if self._repeated.is_to_be_written("connection_cut", reason):
             _log.warning(
                 "connection_cut",
@@ -137,6 +144,7 @@ class Connections:
                 has_key=connection.has_key,
                 open_seconds=round(asyncio.get_running_loop().time() - connection.opened, 3),
                 connections=len(self),
+                **details,
             )
 
     async def wait_for_room(self) -> None:

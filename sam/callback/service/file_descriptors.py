@@ -34,7 +34,7 @@ def provide_for(connections: int) -> int:
         "too_few_file_descriptors",
         open_files=raised,
         connections=room,
-        hint=f"The system allows {raised} open files, which is too few for {connections} "
+        action=f"The system allows {raised} open files, which is too few for {connections} "
         f"connections. Allow {needed} (ulimit -Hn), or lower CALLBACK_MAX_CONNECTIONS.",
     )
     return room

@@ -18,6 +18,7 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 
 from sam.callback.logs import get_logger
+from sam.callback.metrics import Metrics
 from sam.callback.service.connections import SCOPE_KEY, Connection
 from sam.callback.service.repeated import RepeatedLines
 from sam.callback.service.request_log import line_of
@@ -61,6 +62,7 @@ class HttpProtocol(HttpToolsProtocol):
     Args:
         connection: The place of this connection among all.
         settings: The limits.
+        metrics: Where to count.
         repeated: Bounds the lines that are written.
         uvicorn: The arguments of uvicorn's own protocol.
     """
@@ -70,12 +72,14 @@ class HttpProtocol(HttpToolsProtocol):
         connection: Connection,
         *,
         settings: Settings,
+        metrics: Metrics,
         repeated: RepeatedLines,
         **uvicorn: Any,  # noqa: ANN401 - uvicorn's own
     ) -> None:
         super().__init__(**uvicorn)
         self._connection = connection
         self._settings = settings
+        self._metrics = metrics
         self._repeated = repeated
         self._max_header_bytes: int = settings.callback_max_header_bytes
         self._max_headers = settings.callback_max_headers
@@ -262,31 +266,31 @@ class HttpProtocol(HttpToolsProtocol):
         is_in_body = self._awaited is _Awaited.BODY
         self._awaited = _Awaited.NOTHING
         self._is_deaf = True
-        if self._repeated.is_to_be_written("refused", refusal.reason):
+        if self._repeated.is_to_be_written("refused_early", refusal.reason):
             _log.warning(
-                "refused",
+                "refused_early",
                 reason=refusal.reason,
                 http_status=refusal.status,
                 client=self.client[0] if self.client else None,
                 has_key=self._connection.has_key,
             )
         cycle = self.cycle
-        if self._is_answered:
-            if is_in_body:
-                self._close()  # it has its answer
-            else:
-                self._answer(refusal)
-        elif not is_in_body:
-            cycle.keep_alive = False  # those before it are answered first
-        elif self.pipeline:
-            self.pipeline[0] = (cycle, _bad_request)  # type: ignore[assignment]  # Starlette's types
-        elif cycle.response_started:
-            self._close()
-        else:
+        if is_in_body and not (self._is_answered or self.pipeline or cycle.response_started):
             self._answer(refusal)
+            # The request is told, writes its own line and counts it.
             line_of(cycle.scope)["reason"] = refusal.reason  # type: ignore[arg-type]  # Starlette's type
             cycle.disconnected = True
             cycle.message_event.set()
+            return
+        self._metrics.refused(refusal.reason)
+        if self._is_answered and not is_in_body:
+            self._answer(refusal)
+        elif self._is_answered or (is_in_body and not self.pipeline):
+            self._close()  # it has its answer, or a part of it
+        elif self.pipeline and is_in_body:
+            self.pipeline[0] = (cycle, _bad_request)  # type: ignore[assignment]  # Starlette's types
+        else:
+            cycle.keep_alive = False  # those before it are answered first
 
     def _answer(self, refusal: _Refusal) -> None:
         body = orjson.dumps({"detail": refusal.detail})
@@ -362,9 +366,13 @@ class _Answers:
     """What a request's cycle uses of the transport; closing is the protocol's business."""
 
     def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
-        self.write = transport.write
+        self._transport = transport
         self.is_closing = transport.is_closing
         self.close = close
+
+    def write(self, data: bytes) -> None:
+        if not self._transport.is_closing():  # uvloop's raises then, and nobody would read it
+            self._transport.write(data)
 
 
 async def _bad_request(_scope: Scope, _receive: Receive, send: Send) -> None:

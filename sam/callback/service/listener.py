@@ -135,7 +135,7 @@ class Listener:
                 "cannot_accept",
                 error=str(error),
                 connections=len(self._connections),
-                hint="Raise the limit of open files (ulimit -n), or lower "
+                action="Raise the limit of open files (ulimit -n), or lower "
                 "CALLBACK_MAX_CONNECTIONS.",
             )
         self._connections.make_room("too_many_open_files")
@@ -151,15 +151,8 @@ class Listener:
         accepted.close()
         if error is not None and not isinstance(error, OSError):  # ssl.SSLError is one
             _log.error("crash", exc_info=error)
-        elif error is not None and self._repeated.is_to_be_written(
-            "connection_cut", "handshake_failed"
-        ):
-            _log.warning(
-                "connection_cut",
-                reason="handshake_failed",
-                client=connection.client,
-                error=str(error),
-            )
+        elif error is not None:
+            self._connections.report_cut(connection, "handshake_failed", error=str(error))
         connection.leave()
 
 

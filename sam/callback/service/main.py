@@ -7,10 +7,15 @@ from typing import Final
 import orjson
 from fastapi import FastAPI, Response
 
+from sam.callback.inbox.collector import InboxCollector
 from sam.callback.inbox.inbox import Inbox, Readiness
+from sam.callback.metrics import Metrics
 from sam.callback.service import openapi
 from sam.callback.service.api_key import ApiKeyMiddleware
+from sam.callback.service.callback_route import PATH as CALLBACK_PATH
 from sam.callback.service.callback_route import callback_route
+from sam.callback.service.metrics_route import PATH as METRICS_PATH
+from sam.callback.service.metrics_route import metrics_route
 from sam.callback.service.repeated import RepeatedLines
 from sam.callback.service.request_log import RequestLogMiddleware
 from sam.callback.service.schemas import HealthAnswer, ReadyAnswer
@@ -21,12 +26,14 @@ READY_PATH: Final = "/ready"
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """Make the app; its state has the `inbox`, and `repeated`, which bounds its log.
+    """Make the app; its state has the `inbox`, its `metrics`, and `repeated`, which bounds its log.
 
     Raises:
         DriverNotFoundError: If the ODBC driver that the settings ask for does not exist.
     """
-    inbox = Inbox(settings)
+    metrics = Metrics(routes=(CALLBACK_PATH, HEALTH_PATH, READY_PATH, METRICS_PATH))
+    inbox = Inbox(settings, metrics)
+    metrics.registry.register(InboxCollector(inbox))
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -38,6 +45,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     app = openapi.create_documented_app(docs=settings.callback_docs, lifespan=lifespan)
     app.state.inbox = inbox
+    app.state.metrics = metrics
     app.state.repeated = RepeatedLines()
 
     # First, so that it is found first: each route before it costs a regular expression.
@@ -74,11 +82,14 @@ def create_app(settings: Settings) -> FastAPI:
             media_type="application/json",
         )
 
+    app.router.routes.append(metrics_route(metrics))
+
     public = {HEALTH_PATH, READY_PATH}
     if settings.callback_docs:
         public.update(openapi.PUBLIC_PATHS)
-    keys = [settings.callback_api_key, settings.callback_api_key_previous]
+    keys = {"current": settings.callback_api_key, "previous": settings.callback_api_key_previous}
+    accepted = {name: key for name, key in keys.items() if key}
     # The last one added is the outermost.
-    app.add_middleware(ApiKeyMiddleware, keys=[key for key in keys if key], public=public)
-    app.add_middleware(RequestLogMiddleware, repeated=app.state.repeated)
+    app.add_middleware(ApiKeyMiddleware, keys=accepted, public=public)
+    app.add_middleware(RequestLogMiddleware, metrics=metrics, repeated=app.state.repeated)
     return app

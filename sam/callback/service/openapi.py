@@ -86,6 +86,22 @@ def _error(status: int, description: str, detail: str, **headers: str) -> dict[s
     }
 
 
+_UNAUTHORIZED = {
+    **_error(401, "no valid key.", "A valid X-API-KEY header is required."),
+    "headers": {
+        "WWW-Authenticate": {
+            "description": "`ApiKey`",
+            "schema": {"type": "string", "const": "ApiKey"},
+        }
+    },
+}
+
+_METRICS_EXAMPLE = """\
+# HELP sam_callback_callbacks_total Callbacks that were made safe, by what became of them.
+# TYPE sam_callback_callbacks_total counter
+sam_callback_callbacks_total{outcome="updated"} 1042.0
+"""
+
 _READY_EXAMPLE = {
     "status": "degraded",
     "database": "down",
@@ -112,6 +128,21 @@ READY_OPERATION: Final[dict[str, Any]] = {
             "description": "They cannot (`unavailable`), or the service is ending (`draining`).",
             "content": {"application/json": {"example": {**_READY_EXAMPLE, "status": "draining"}}},
         },
+    },
+}
+
+METRICS_OPERATION: Final[dict[str, Any]] = {
+    "openapi_extra": {"security": [{_SECURITY_SCHEME: []}]},
+    "responses": {
+        200: {
+            "description": "Counters, histograms and gauges, as text for Prometheus; as "
+            "OpenMetrics for those who ask for it.",
+            "content": {
+                "text/plain": {"schema": {"type": "string"}, "example": _METRICS_EXAMPLE},
+                "application/openmetrics-text": {"schema": {"type": "string"}},
+            },
+        },
+        401: _UNAUTHORIZED,
     },
 }
 
@@ -150,15 +181,7 @@ CALLBACK_OPERATION: Final[dict[str, Any]] = {
                 }
             },
         },
-        401: {
-            **_error(401, "no valid key.", "A valid X-API-KEY header is required."),
-            "headers": {
-                "WWW-Authenticate": {
-                    "description": "`ApiKey`",
-                    "schema": {"type": "string", "const": "ApiKey"},
-                }
-            },
-        },
+        401: _UNAUTHORIZED,
         408: _error(408, "the body came too slowly.", "The body took more than 10 seconds."),
         413: _error(413, "the body is too large.", "The body is larger than 1048576 bytes."),
         422: {

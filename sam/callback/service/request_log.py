@@ -12,13 +12,14 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sam.callback.logs import get_logger
+from sam.callback.metrics import UNKNOWN, Metrics
 from sam.callback.service.repeated import RepeatedLines
 
 HEADER = "X-Request-ID"
 
 _HEADER_NAME = HEADER.lower().encode()
 _WELL_FORMED = re.compile(rb"[A-Za-z0-9._-]{1,64}")
-_PROBES = frozenset({"/health", "/ready"})
+_PROBES = frozenset({"/health", "/ready", "/metrics"})
 _LINE = "sam.callback.line"
 _REASONS = {404: "unknown_path", 405: "wrong_method"}
 
@@ -28,8 +29,8 @@ _log = get_logger(__name__)
 def line_of(scope: Scope) -> dict[str, Any]:
     """Return the fields of the request's log line, for whoever knows more of the request.
 
-    ``event`` names the line; it is ``request``, or ``refused`` where the answer is an error.
-    ``reason`` says why a request was refused.
+    With ``event`` the line is that of a callback, where the answer is no error. ``reason`` says
+    why a request was refused.
     """
     fields: dict[str, Any] = scope.setdefault(_LINE, {})
     return fields
@@ -42,18 +43,20 @@ def request_id_of(scope: Scope) -> str:
 
 
 class RequestLogMiddleware:
-    """Gives each request an id, sends it back, and writes one line when the answer is sent.
+    """Gives each request an id, sends it back; when the answer is sent, writes one line and counts.
 
     It is outermost, so it also catches what nobody else did: that is logged with its traceback and
     answered 500.
 
     Args:
         app: What the request goes to.
+        metrics: Where to count.
         repeated: Bounds the lines of those who have no key.
     """
 
-    def __init__(self, app: ASGIApp, *, repeated: RepeatedLines) -> None:
+    def __init__(self, app: ASGIApp, *, metrics: Metrics, repeated: RepeatedLines) -> None:
         self._app = app
+        self._metrics = metrics
         self._repeated = repeated
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -86,10 +89,20 @@ class RequestLogMiddleware:
                 answer = JSONResponse({"detail": "Internal error."}, status_code=500)
                 await answer(scope, receive, send_with_id)
         finally:
+            duration = time.perf_counter() - started
+            if http_status:
+                self._metrics.answered(scope["path"], http_status, duration)
+            if not http_status or http_status >= 400:  # noqa: PLR2004 - where HTTP's errors begin
+                self._metrics.refused(_reason(scope, http_status))
             if http_status != HTTPStatus.UNAUTHORIZED or self._repeated.is_to_be_written(
                 "refused", line_of(scope).get("reason", "")
             ):
-                _write(scope, http_status, time.perf_counter() - started)
+                _write(scope, http_status, duration)
+
+
+def _reason(scope: Scope, http_status: int) -> str:
+    reason: str = line_of(scope).get("reason") or _REASONS.get(http_status, UNKNOWN)
+    return reason
 
 
 def _request_id(scope: Scope) -> str:
@@ -108,11 +121,11 @@ def _write(scope: Scope, http_status: int, duration: float) -> None:
     if not http_status:
         _log.warning("disconnected", method=scope["method"], path=scope["path"], **known)
     elif http_status >= 400:  # noqa: PLR2004 - where HTTP's errors begin
-        known.setdefault("reason", _REASONS.get(http_status, "unknown"))
+        known["reason"] = _reason(scope, http_status)
         write = _log.error if http_status >= 500 else _log.warning  # noqa: PLR2004 - HTTP's
         write("refused", method=scope["method"], path=scope["path"], **known)
     elif "event" in fields:
-        _log.info(fields["event"], **known)
+        _log.info("callback", **known)
     else:
         write = _log.debug if scope["path"] in _PROBES else _log.info
         write("request", method=scope["method"], path=scope["path"], **known)

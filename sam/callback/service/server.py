@@ -3,7 +3,9 @@
 import asyncio
 import gc
 import socket
+import ssl
 import sys
+from datetime import UTC, datetime
 from types import FrameType
 from typing import Final
 
@@ -11,8 +13,10 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.config import STARTUP_FAILURE
 
+from sam.callback import certificates
 from sam.callback.inbox.inbox import Inbox
 from sam.callback.logs import get_logger
+from sam.callback.metrics import Metrics
 from sam.callback.service import file_descriptors, listener
 from sam.callback.service.connections import Connection, Connections
 from sam.callback.service.http_protocol import HttpProtocol
@@ -28,16 +32,26 @@ SECURITY_HEADERS: Final = [
 SHUTDOWN_SECONDS: Final = 5
 """For requests in flight; what is closed after them has its own bounds: in all under 10 s."""
 
+EXPIRES_SOON_DAYS: Final = 21
+"""A certificate with less is warned about at the start."""
+
 _log = get_logger(__name__)
 
 
 class _Server(uvicorn.Server):
     def __init__(
-        self, config: uvicorn.Config, inbox: Inbox, settings: Settings, repeated: RepeatedLines
+        self,
+        config: uvicorn.Config,
+        settings: Settings,
+        *,
+        inbox: Inbox,
+        metrics: Metrics,
+        repeated: RepeatedLines,
     ) -> None:
         super().__init__(config)
         self._inbox = inbox
         self._settings = settings
+        self._metrics = metrics
         self._repeated = repeated
         self._drain_seconds = settings.callback_drain_seconds
         self._loop: asyncio.AbstractEventLoop | None = None  # until it listens
@@ -81,6 +95,7 @@ class _Server(uvicorn.Server):
             header_timeout=header_timeout,
             grace=header_timeout / 3,
             sweep_seconds=min(1.0, shortest / 10),
+            metrics=self._metrics,
             repeated=self._repeated,
         )
 
@@ -88,6 +103,7 @@ class _Server(uvicorn.Server):
         return HttpProtocol(
             connection,
             settings=self._settings,
+            metrics=self._metrics,
             repeated=self._repeated,
             config=self.config,
             server_state=self.server_state,
@@ -99,14 +115,28 @@ class _Server(uvicorn.Server):
 
         A second signal ends the wait.
         """
-        if self._inbox.is_draining or not self._drain_seconds or self._loop is None:
-            super().handle_exit(sig, frame)
-        else:
-            end = super().handle_exit
+        end = super().handle_exit
+        if self._inbox.is_draining or self._loop is None:
+            end(sig, frame)
+            return
+        self._inbox.is_draining = True
+        self._loop.call_soon_threadsafe(self._say_close)
+        if self._drain_seconds:
             self._loop.call_soon_threadsafe(
                 self._loop.call_later, self._drain_seconds, end, sig, frame
             )
-        self._inbox.is_draining = True
+        else:
+            end(sig, frame)
+
+    def _say_close(self) -> None:
+        """Have every answer from now on end its connection.
+
+        One that is idle at the end is cut, and with it a request that was just sent. Uvicorn makes
+        the headers that all answers have anew each second, from the first of these lists; the
+        second is what it made last.
+        """
+        for headers in (self.config.encoded_headers, self.server_state.default_headers):
+            headers.append((b"connection", b"close"))
 
 
 def run(app: FastAPI, settings: Settings) -> None:
@@ -115,6 +145,7 @@ def run(app: FastAPI, settings: Settings) -> None:
     Raises:
         SystemExit: If the address cannot be listened on.
     """
+    tls = _tls_of(settings)
     config = uvicorn.Config(
         app,
         # Its lines are formatted by ours; each request has one already.
@@ -124,10 +155,40 @@ def run(app: FastAPI, settings: Settings) -> None:
         ws="none",
         server_header=False,
         headers=SECURITY_HEADERS,
-        proxy_headers=True,
+        # Where no proxy is believed, nothing need look for one.
+        proxy_headers=bool(settings.callback_forwarded_allow_ips),
         forwarded_allow_ips=settings.callback_forwarded_allow_ips,
-        ssl_certfile=settings.callback_ssl_certfile,
-        ssl_keyfile=settings.callback_ssl_keyfile,
+        ssl_context_factory=(lambda _config, _default: tls) if tls else None,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
-    _Server(config, app.state.inbox, settings, app.state.repeated).run()
+    state = app.state
+    _Server(
+        config, settings, inbox=state.inbox, metrics=state.metrics, repeated=state.repeated
+    ).run()
+
+
+def _tls_of(settings: Settings) -> ssl.SSLContext | None:
+    certificate, key = settings.callback_ssl_certfile, settings.callback_ssl_keyfile
+    if certificate is None or key is None:
+        return None
+    context = certificates.server_context(certificate, key)
+    try:
+        expires = certificates.expiry(context, certificate)
+    except certificates.CertificateExpiredError as error:
+        _log.critical(
+            "certificate_invalid",
+            path=str(certificate),
+            reason=str(error),
+            action="No sender will connect. Renew it, and restart the service.",
+        )
+        return context
+    days_left = (expires - datetime.now(UTC)).days
+    if days_left < EXPIRES_SOON_DAYS:
+        _log.warning(
+            "certificate_expires_soon",
+            path=str(certificate),
+            expires=expires,
+            days_left=days_left,
+            action="Renew it, and restart the service.",
+        )
+    return context

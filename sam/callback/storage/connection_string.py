@@ -3,8 +3,9 @@
 import re
 from dataclasses import dataclass
 
-from sam.callback.settings import Settings
+from sam.callback.settings import Settings, SettingsError
 from sam.callback.storage.drivers import Driver, find_driver, named_driver
+from sam.callback.storage.server_address import ServerAddress
 
 # keyword=value; where the value may stand in braces, a closing one inside them doubled.
 _PAIR = re.compile(
@@ -16,12 +17,23 @@ _SHORTEST_REDACTED = 4  # a shorter one would turn up by chance, and hide what t
 _PASSWORD_KEYWORDS = {"pwd", "password"}
 
 
+class ConnectionStringError(SettingsError):
+    """The settings are right one by one, but this driver cannot be told them."""
+
+
 @dataclass(frozen=True, slots=True)
 class ConnectionString:
-    """What pyodbc is given. Its text is secret, so it does not show in ``repr``."""
+    """What pyodbc is given. Its text is secret, so it does not show in ``repr``.
+
+    Attributes:
+        text: The string.
+        driver: The driver that it names.
+        caveat: What of the settings the driver does not do; '' if it does all.
+    """
 
     text: str
     driver: Driver
+    caveat: str = ""
 
     def __repr__(self) -> str:
         """Tell the driver only."""
@@ -40,25 +52,102 @@ def connection_string(settings: Settings) -> ConnectionString:
 
     Raises:
         DriverNotFoundError: If the driver it needs is not on this machine.
+        ConnectionStringError: If this driver cannot be told the settings.
     """
     if settings.sql_sam_connection_string is not None:
         text = settings.sql_sam_connection_string.get_secret_value()
         return ConnectionString(text, _driver_in(text))
     driver = find_driver(settings.sql_sam_driver)
+    try:
+        server = ServerAddress.parse((settings.sql_sam_server or "").strip())
+    except ValueError as error:
+        raise ConnectionStringError(f"SQL_SAM_SERVER is wrong: {error}.") from None
+    if driver.is_freetds:
+        return _for_freetds(driver, server, settings)
+    return _for_microsoft(driver, server, settings)
+
+
+def _for_microsoft(driver: Driver, server: ServerAddress, settings: Settings) -> ConnectionString:
+    """Write the keywords of Microsoft's drivers ("DSN and connection string keywords")."""
     password = settings.sql_sam_password
     pairs = {
         "DRIVER": driver.name,
-        "SERVER": settings.sql_sam_server or "",
-        "DATABASE": settings.sql_sam_database or "",
-        "UID": settings.sql_sam_user or "",
-        "PWD": password.get_secret_value() if password else "",
+        "SERVER": str(server),
+        "DATABASE": settings.sql_sam_database,
+        "UID": settings.sql_sam_user,
+        "PWD": password.get_secret_value() if password else None,
         "Encrypt": settings.sql_sam_encrypt,
         "TrustServerCertificate": settings.sql_sam_trust_server_certificate,
+        "MultiSubnetFailover": settings.sql_sam_multi_subnet_failover,
+        "ApplicationIntent": settings.sql_sam_application_intent,
         "APP": "sam-callback",
     }
     return ConnectionString(
-        "".join(f"{keyword}={escape(value)};" for keyword, value in pairs.items()), driver
+        "".join(f"{name}={escape(value)};" for name, value in pairs.items() if value), driver
     )
+
+
+# "no" may encrypt too, as it does with Microsoft's driver, which never sends a password in the open
+# to a server that knows encryption.
+_FREETDS_ENCRYPTION = {
+    "yes": "require",
+    "mandatory": "require",
+    "no": "request",
+    "optional": "request",
+    "strict": "strict",
+}
+
+
+def _for_freetds(driver: Driver, server: ServerAddress, settings: Settings) -> ConnectionString:
+    """Write FreeTDS' own keywords (its user guide, "ODBC connection attributes").
+
+    It ignores those it does not know, and with them what they ask for.
+    """
+    password = settings.sql_sam_password
+    encryption = _FREETDS_ENCRYPTION[settings.sql_sam_encrypt]
+    pairs = {
+        "SERVER": server.host if server.port or not server.instance else server.with_instance,
+        "PORT": server.port or ("" if server.instance else "1433"),
+        "DATABASE": settings.sql_sam_database,
+        "UID": settings.sql_sam_user,
+        "PWD": password.get_secret_value() if password else None,
+        "Encryption": encryption,
+        # The first with all types that are bound here; "strict" implies a version of its own.
+        "TDS_Version": "" if encryption == "strict" else "7.4",
+        "ApplicationIntent": settings.sql_sam_application_intent,
+        "APP": "sam-callback",
+    }
+    text = f"DRIVER={escape(driver.name)};" + "".join(
+        f"{name}={_escape_for_freetds(value, name)};" for name, value in pairs.items() if value
+    )
+    checks = settings.sql_sam_trust_server_certificate == "no" and encryption != "request"
+    return ConnectionString(
+        text,
+        driver,
+        "FreeTDS encrypts, but checks the server's certificate only against a 'ca file' of its "
+        "freetds.conf. Microsoft's driver checks it."
+        if checks
+        else "",
+    )
+
+
+def _escape_for_freetds(value: str, name: str) -> str:
+    """Write a value as FreeTDS reads it.
+
+    Its releases differ on a closing brace: 1.3 knows no doubled one. Without braces a value may
+    hold anything but a semicolon, so they are for values with one, or that would be misread.
+
+    Raises:
+        ConnectionStringError: If it cannot be written.
+    """
+    if ";" not in value and not value.startswith("{") and value.strip() == value:
+        return value
+    if "}" in value:
+        raise ConnectionStringError(
+            f"FreeTDS cannot be told a value ({name}) that holds '}}' together with ';', or with a "
+            "'{' or a space at an end. Change it, or install Microsoft's ODBC driver."
+        )
+    return "{" + value + "}"
 
 
 def escape(value: str) -> str:

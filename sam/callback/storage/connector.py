@@ -10,11 +10,13 @@ import asyncio
 import contextlib
 import math
 from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 import aioodbc
 import pyodbc
 
+from sam.callback.logs import get_logger
 from sam.callback.settings import Settings
 from sam.callback.storage.connection_string import connection_string
 from sam.callback.storage.errors import (
@@ -30,7 +32,8 @@ from sam.callback.storage.errors import (
     is_login_refused,
 )
 from sam.callback.storage.gate import Gate
-from sam.callback.storage.session import Session, Work, close, work_on
+from sam.callback.storage.session import Identity, Session, Work, close, work_on
+from sam.callback.storage.statements import Table
 from sam.callback.threads import DaemonThreadPool
 
 MAX_IDLE_SECONDS: Final = 180
@@ -42,10 +45,27 @@ LOCK_TIMEOUT_SHARE: Final = 0.25
 CLOSE_SECONDS: Final = 1
 """How long closing may take; connections that the server does not let go of are left."""
 
+_log = get_logger(__name__)
+
 T = TypeVar("T")
 
 # The driver manager's own pool would hand out dead connections behind ours.
 pyodbc.pooling = False
+
+
+@dataclass(frozen=True, slots=True)
+class PoolStats:
+    """The connections now.
+
+    Attributes:
+        size: The most in use at a time.
+        in_use: At work, or being made.
+        waiting: Calls that wait for one.
+    """
+
+    size: int
+    in_use: int
+    waiting: int
 
 
 class DatabaseConnector:
@@ -53,6 +73,7 @@ class DatabaseConnector:
 
     Attributes:
         driver: The ODBC driver.
+        caveat: What of the settings the driver does not do; '' if it does all.
         size: The most connections in use at a time.
 
     Raises:
@@ -62,17 +83,22 @@ class DatabaseConnector:
     def __init__(self, settings: Settings) -> None:
         self._connection_string = connection_string(settings)
         self.driver = self._connection_string.driver
+        self.caveat = self._connection_string.caveat
         # SQLite has one lock for the whole file: more writers would only wait for one another.
         self.size = 1 if self.driver.is_sqlite else settings.sql_sam_pool_max
+        self._table = Table.of(settings)
         self._login_timeout = settings.sql_sam_login_timeout
         self._lock_timeout = settings.callback_db_timeout * LOCK_TIMEOUT_SHARE
         # aioodbc's `acquire` waits without limit, and a connection that is closed when it comes
         # back wakes no waiter: nobody may have to wait there.
         self._slots = asyncio.Semaphore(self.size)
+        self._in_use = 0
+        self._waiting = 0
         # As many again for threads that were given up and still wait in the driver.
         self._threads = DaemonThreadPool(2 * self.size, "odbc")
         self._releases: set[asyncio.Task[None]] = set()
         self._pool: aioodbc.Pool | None = None
+        self._identity: Identity | None = None
 
     async def open(self) -> None:
         """Make the pool. It connects when it must: a database that is down stops no start."""
@@ -117,7 +143,12 @@ class DatabaseConnector:
         """
         return await self._run(work, asyncio.get_running_loop().time() + timeout)
 
+    def stats(self) -> PoolStats:
+        """Return how busy the pool is."""
+        return PoolStats(self.size, self._in_use, self._waiting)
+
     async def _run(self, work: Work[T], deadline: float) -> T:
+        self._waiting += 1
         try:
             async with asyncio.timeout_at(deadline):
                 await self._slots.acquire()
@@ -125,18 +156,19 @@ class DatabaseConnector:
             raise PoolExhaustedError(
                 f"All {self.size} connections to the database were busy for too long."
             ) from None
+        finally:
+            self._waiting -= 1
+        self._in_use += 1
         try:
             connection = await self._acquire_trusted(deadline)
-            is_fresh = not isinstance(connection._conn, Session)  # noqa: SLF001 - see above
-            try:
+            # Whether it was just made is not known: the pool may have made it for another call.
+            with contextlib.suppress(ConnectionLostError):
                 return await self._run_on(connection, work, deadline)
-            except ConnectionLostError:
-                if is_fresh:
-                    raise
             # The others idle here are as old as this one, and likely as dead.
             await self._drop_idle(deadline)
             return await self._run_on(await self._acquire(deadline), work, deadline)
         finally:
+            self._in_use -= 1
             self._slots.release()
 
     async def _acquire_trusted(self, deadline: float) -> aioodbc.Connection:
@@ -172,13 +204,14 @@ class DatabaseConnector:
     async def _run_on(self, connection: aioodbc.Connection, work: Work[T], deadline: float) -> T:
         gate = Gate()
         opened: pyodbc.Connection | Session = connection._conn  # noqa: SLF001 - see above
-        job = self._threads.submit(work_on, opened, self._lock_timeout, work, gate)
+        job = self._threads.submit(work_on, opened, self._table, self._lock_timeout, work, gate)
         call = asyncio.wrap_future(job)
         try:
             await asyncio.wait({call}, timeout=deadline - asyncio.get_running_loop().time())
             if not call.done():
                 raise DatabaseTimeoutError("The database did not answer in time.")
             opened, result = call.result()
+            self._tell(opened.identity)
         except pyodbc.Error as error:
             lost = is_connection_lost(error)
             kind = ConnectionLostError if lost else DatabaseUnavailableError
@@ -194,6 +227,18 @@ class DatabaseConnector:
                 call.cancel()
                 connection._conn = None  # noqa: SLF001 - see above
             await self._release(connection)
+
+    def _tell(self, identity: Identity) -> None:
+        """Log whom this is connected with, at first and if it changes (a failover, an update)."""
+        if identity != self._identity:
+            _log.info(
+                "connected",
+                driver=identity.driver,
+                driver_version=identity.driver_version,
+                database=identity.database,
+                database_version=identity.database_version,
+            )
+            self._identity = identity
 
     def _abandon(self, job: Future[Any], opened: pyodbc.Connection | Session) -> None:
         if job.cancel():  # no thread had taken it up

@@ -15,6 +15,9 @@ class Dialect:
         closing_quote: What stands after it; doubled inside.
         session_setup: Statements for every new connection. ``{lock_timeout_ms}`` is filled in.
         has_query_timeout: Whether its driver knows a time limit per statement.
+        may_count_none: Whether "no row" may mean "not counted".
+        takes_several: Whether its drivers take several statements in one execute, and give the
+            count of each.
     """
 
     name: str
@@ -22,6 +25,8 @@ class Dialect:
     closing_quote: str = '"'
     session_setup: tuple[str, ...] = ()
     has_query_timeout: bool = False
+    may_count_none: bool = False
+    takes_several: bool = False
 
     def quote(self, name: str) -> str:
         """Quote an identifier, each part of a dotted one by itself."""
@@ -37,10 +42,18 @@ SQL_SERVER = Dialect(
     opening_quote="[",
     closing_quote="]",
     # A server whose default is NOCOUNT ON would hide how many rows an UPDATE met.
-    session_setup=("SET NOCOUNT OFF", "SET LOCK_TIMEOUT {lock_timeout_ms}"),
+    # XACT_ABORT stays as it is: an error rolls back here whatever it is.
+    session_setup=("SET NOCOUNT OFF; SET LOCK_TIMEOUT {lock_timeout_ms}",),
     has_query_timeout=True,
+    # With NOCOUNT ON, FreeTDS gives 0 where Microsoft's driver gives -1 (seen with 1.3 and 18.6).
+    may_count_none=True,
+    takes_several=True,
 )
-POSTGRESQL = Dialect(name="PostgreSQL", session_setup=("SET lock_timeout = {lock_timeout_ms}",))
+POSTGRESQL = Dialect(
+    name="PostgreSQL",
+    session_setup=("SET lock_timeout = {lock_timeout_ms}",),
+    takes_several=True,
+)
 # Its lock time-out is "Timeout" (ms) in the connection string: the driver waits in a loop of its
 # own, which PRAGMA busy_timeout does not touch (seen with libsqliteodbc 0.9998).
 # Backquotes, as SQLite takes an unknown name in double quotes for a string.

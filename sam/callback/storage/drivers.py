@@ -41,6 +41,11 @@ class Driver:
         """Whether it is a driver for SQLite, by its name."""
         return "sqlite" in self.name.lower()
 
+    @property
+    def is_freetds(self) -> bool:
+        """Whether it is FreeTDS, by its name or its library's."""
+        return any(name in self.name.lower() for name in ("freetds", "tdsodbc"))
+
 
 def find_driver(wanted: str | None = None) -> Driver:
     """Choose the driver for SQL Server.

@@ -153,10 +153,11 @@ _ROW_LEVEL_SECURITY = (
     "violates row-level security policy"  # PostgreSQL: 42501, like a missing GRANT
 )
 
-# What psqlODBC tells with a bare HY000.
+# What psqlODBC tells with a bare HY000, and FreeTDS with 01000.
 _CONNECTION_LOST = re.compile(
     r"connection has been lost|could not (?:send|receive)|server closed the connection"
-    r"|no connection to the server|terminating connection|internal savepoint failed",
+    r"|no connection to the server|terminating connection|internal savepoint failed"
+    r"|unexpected EOF from the server|(?:read from|write to) the server failed|DBPROCESS is dead",
     re.IGNORECASE,
 )
 _NATIVE_NUMBER = re.compile(r"\((-?\d+)\) \(SQL\w+\)")
@@ -220,6 +221,11 @@ def is_login_refused(error: pyodbc.Error) -> bool:
         or bool(_LOGIN_NUMBERS.intersection(native_numbers_of(error)))
         or bool(_LOGIN_REFUSED.search(str(error.args[-1])))
     )
+
+
+def is_permission_missing(error: pyodbc.Error) -> bool:
+    """Whether the login may not do what was asked of a table or a column that is there."""
+    return sqlstate_of(error) == "42501" or bool({229, 230} & set(native_numbers_of(error)))
 
 
 _LOGIN_NUMBERS = {18452, 18456, 18470, 18486, 18487, 18488}

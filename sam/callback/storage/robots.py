@@ -1,6 +1,6 @@
 """The UPDATE of SAM's table: a callback's status into the row of its deployment."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -10,7 +10,7 @@ import pyodbc
 from sam.callback.model import Callback
 from sam.callback.settings import Settings
 from sam.callback.storage.connector import DatabaseConnector
-from sam.callback.storage.dialects import SQLITE, Dialect
+from sam.callback.storage.dialects import SQLITE
 from sam.callback.storage.errors import (
     DatabaseUnavailableError,
     ErrorClass,
@@ -21,6 +21,10 @@ from sam.callback.storage.errors import (
     sqlstate_of,
 )
 from sam.callback.storage.session import Transaction
+from sam.callback.storage.statements import Table
+
+MAX_TOGETHER: Final = 64
+"""The most callbacks in one execute: of five values each, well below SQL Server's 2,100."""
 
 MAX_SUSPECTED: Final = 2
 """So many rows of a batch may meet what looks like an outage, and still be to blame themselves."""
@@ -80,19 +84,13 @@ class AppliedBatch:
 class RobotRepository:
     """Issues ``UPDATE robots SET status = ? WHERE deploymentId = ?``.
 
-    The names of the table and its columns come from the settings, which check them; they are quoted
-    here. All else is bound. Where there is a column for the time of reception, a status that was
-    received later is not overwritten: that is what orders the callbacks of several instances.
+    Where there is a column for the time of reception, a status that was received later is not
+    overwritten: that is what orders the callbacks of several instances.
     """
 
     def __init__(self, connector: DatabaseConnector, settings: Settings) -> None:
         self._connector = connector
-        self._table = settings.sql_sam_table
-        self._key = settings.sql_sam_deployment_column
-        self._status = settings.sql_sam_status_column
-        self._payload = settings.sql_sam_payload_column
-        self._finished = settings.sql_sam_finished_column
-        self._assigned = [name for name in (self._status, self._payload, self._finished) if name]
+        self._table = Table.of(settings)
 
     async def apply(self, callbacks: Sequence[Callback], *, timeout: float) -> AppliedBatch:
         """Write the status of each callback; one COMMIT for all where all succeed.
@@ -126,7 +124,7 @@ class RobotRepository:
         """
 
         def work(transaction: Transaction) -> None:
-            transaction.cursor.execute(self._probe_statement(transaction.dialect))
+            transaction.count(transaction.statements.probe)
             transaction.commit()
 
         await self._connector.run(work, timeout=timeout)
@@ -137,12 +135,54 @@ class RobotRepository:
         callbacks: Sequence[Callback],
         results: dict[int, Applied],
     ) -> None:
-        """Put a result into `results` for each callback as soon as it is committed or refused.
+        """Put a result into `results` for each callback as soon as it is committed or refused."""
+        acceptable = self._acceptable(transaction, callbacks, results)
+        is_worth_it = len(acceptable) > 1 and transaction.takes_several
+        if not (is_worth_it and self._apply_at_once(transaction, acceptable, results)):
+            self._apply_singly(transaction, acceptable, results)
+
+    def _apply_at_once(
+        self,
+        transaction: Transaction,
+        callbacks: Sequence[Callback],
+        results: dict[int, Applied],
+    ) -> bool:
+        """Apply all in a few round trips, instead of one each; say whether that went well.
+
+        The server prepares a statement for each number of repetitions, so these are few: powers of
+        two. If anything fails, nothing is committed, and who is to blame is not known.
+        """
+        done: dict[int, Applied] = {}
+        try:
+            for together in _split(callbacks):
+                values = [value for callback in together for value in self._values(callback)]
+                counts = transaction.counts(transaction.statements.updates(len(together)), *values)
+                if len(counts) != len(together):  # those of triggers are among them, or none is
+                    transaction.take_them_singly()
+                    return False
+                for callback, count in zip(together, counts, strict=True):
+                    done[callback.number] = self._verdict(transaction, callback, count)
+            transaction.commit()
+        except pyodbc.Error as error:
+            if is_connection_lost(error):
+                raise
+            return False
+        finally:
+            transaction.rollback()
+        results.update(done)
+        return True
+
+    def _apply_singly(
+        self,
+        transaction: Transaction,
+        callbacks: Sequence[Callback],
+        results: dict[int, Applied],
+    ) -> None:
+        """Apply each by itself.
 
         A callback that fails is set aside and the rest is tried again together, so that one locked
         row is waited for once, not once more for each of the others.
         """
-        statement = self._update_statement(transaction.dialect)
         remaining = list(callbacks)
         suspected = 0
         while remaining:
@@ -150,7 +190,7 @@ class RobotRepository:
             failing: Callback | None = None
             try:
                 for failing in remaining:
-                    done[failing.number] = self._update(transaction, statement, failing)
+                    done[failing.number] = self._update(transaction, failing)
                 failing = remaining[0] if len(remaining) == 1 else None
                 transaction.commit()
             except pyodbc.Error as error:
@@ -162,7 +202,7 @@ class RobotRepository:
                         raise
                 if failing is None:  # the COMMIT failed, and does not say for whom
                     for callback in remaining:
-                        self._apply(transaction, [callback], results)
+                        self._apply_singly(transaction, [callback], results)
                     return
                 refused = error_class is ErrorClass.ROW_FAULT
                 verdict = Verdict.REFUSED if refused else Verdict.FAILED
@@ -173,8 +213,24 @@ class RobotRepository:
                 results.update(done)
                 return
 
+    def _acceptable(
+        self,
+        transaction: Transaction,
+        callbacks: Sequence[Callback],
+        results: dict[int, Applied],
+    ) -> list[Callback]:
+        """Refuse the callbacks whose deployment no row can have; return the others."""
+        acceptable = []
+        for callback in callbacks:
+            reason = transaction.binder.objection(self._table.key, callback.deployment_id)
+            if reason is None:
+                acceptable.append(callback)
+            else:
+                results[callback.number] = Applied(Verdict.REFUSED, reason)
+        return acceptable
+
     def _describe(self, error: pyodbc.Error) -> str:
-        if self._payload is None:
+        if self._table.payload is None:
             return describe(error)
         # A message about the payload may quote it, in any language, and it is a bot's output.
         numbers = ", ".join(map(str, native_numbers_of(error)))
@@ -189,62 +245,45 @@ class RobotRepository:
         if transaction.dialect is SQLITE or is_connection_lost(error):
             return False
         try:
-            transaction.cursor.execute(self._probe_statement(transaction.dialect))
+            transaction.count(transaction.statements.probe)
         except pyodbc.Error:
             return False
         finally:
             transaction.rollback()
         return True
 
-    def _update(self, transaction: Transaction, statement: str, callback: Callback) -> Applied:
-        cursor = transaction.cursor
-        cursor.execute(statement, *self._values(callback))
-        count = cursor.rowcount
+    def _update(self, transaction: Transaction, callback: Callback) -> Applied:
+        count = transaction.count(transaction.statements.update, *self._values(callback))
+        return self._verdict(transaction, callback, count)
+
+    def _verdict(self, transaction: Transaction, callback: Callback, count: int) -> Applied:
         if count > 0:
             return Applied(Verdict.UPDATED)
-        if count == 0 and self._finished is None:
+        has_finished = self._table.finished is not None
+        if count == 0 and not has_finished and not transaction.dialect.may_count_none:
             return Applied(Verdict.UNMATCHED)
         # Either the server did not count (SET NOCOUNT ON), or the row may have a later status.
-        rows = cursor.execute(
-            self._read_statement(transaction.dialect), callback.deployment_id
-        ).fetchall()
+        rows = transaction.execute(transaction.statements.read, callback.deployment_id).fetchall()
         if not rows:
             return Applied(Verdict.UNMATCHED)
         if any(row[0] == callback.status for row in rows):
             return Applied(Verdict.UPDATED)
-        return Applied(Verdict.SUPERSEDED if self._finished else Verdict.FAILED)
+        return Applied(Verdict.SUPERSEDED if has_finished else Verdict.FAILED)
 
     def _values(self, callback: Callback) -> list[object]:
         values: list[object] = [callback.status]
-        if self._payload is not None:
+        if self._table.payload is not None:
             values.append((callback.payload or b"").decode())
-        if self._finished is None:
+        if self._table.finished is None:
             return [*values, callback.deployment_id]
         received_at = callback.received_at.replace(tzinfo=None)
         return [*values, received_at, callback.deployment_id, received_at]
 
-    def _update_statement(self, dialect: Dialect) -> str:
-        assignments = ", ".join(f"{dialect.quote(name)} = ?" for name in self._assigned)
-        statement = (
-            f"UPDATE {dialect.quote(self._table)} SET {assignments} "  # noqa: S608 - checked, quoted
-            f"WHERE {dialect.quote(self._key)} = ?"
-        )
-        if self._finished is None:
-            return statement
-        finished = dialect.quote(self._finished)
-        return f"{statement} AND ({finished} IS NULL OR {finished} <= ?)"
 
-    def _probe_statement(self, dialect: Dialect) -> str:
-        assignments = ", ".join(
-            f"{dialect.quote(name)} = {dialect.quote(name)}" for name in self._assigned
-        )
-        return (
-            f"UPDATE {dialect.quote(self._table)} SET {assignments} "  # noqa: S608 - checked, quoted
-            f"WHERE {dialect.quote(self._key)} IS NULL AND 1 = 0"
-        )
-
-    def _read_statement(self, dialect: Dialect) -> str:
-        return (
-            f"SELECT {dialect.quote(self._status)} FROM {dialect.quote(self._table)} "  # noqa: S608 - checked, quoted
-            f"WHERE {dialect.quote(self._key)} = ?"
-        )
+def _split(callbacks: Sequence[Callback]) -> Iterator[Sequence[Callback]]:
+    """Divide them into parts of 64, 32, 16, 8, 4, 2 and 1, in their order."""
+    start = 0
+    while left := len(callbacks) - start:
+        size = min(MAX_TOGETHER, 1 << (left.bit_length() - 1))
+        yield callbacks[start : start + size]
+        start += size

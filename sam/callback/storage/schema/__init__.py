@@ -7,7 +7,11 @@ from importlib.resources import files
 
 
 def script(name: str) -> str:
-    """Return a script: ``sqlite`` or ``sqlserver`` (the table), or ``robots`` (rows for either).
+    """Return a script.
+
+    Args:
+        name: ``sqlite`` or ``sqlserver`` (the table), ``sqlserver_login`` (the least rights), or
+            ``robots`` (rows for either).
 
     Raises:
         FileNotFoundError: If there is none.

@@ -1,0 +1,99 @@
+"""The state of the inbox as gauges, read when somebody scrapes; nothing is looked up for it."""
+
+import time
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from prometheus_client import Metric
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from sam.callback.inbox.entries import Kind
+from sam.callback.inbox.inbox import Inbox
+from sam.callback.metrics import PREFIX
+
+_NS: Final = 1_000_000_000
+
+
+class InboxCollector(Collector):
+    """Yields one gauge for each figure of `Inbox.state`.
+
+    Args:
+        inbox: Whose state it is.
+    """
+
+    def __init__(self, inbox: Inbox) -> None:
+        self._inbox = inbox
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the gauges as of now."""
+        state = self._inbox.state()
+        pool, disk, totals = state.pool, state.spool_disk, state.spool_totals
+        yield _gauge(
+            "database_up",
+            "Whether the database takes writes (1), or callbacks go to the spool (0).",
+            state.is_database_up,
+        )
+        yield _gauge(
+            "no_row_matches",
+            "Whether many callbacks met no row, and not one its own, since the start.",
+            state.is_wrong_database,
+        )
+        yield _gauge("callbacks_in_flight", "Callbacks that wait to be made safe.", state.in_flight)
+        yield _gauge(
+            "callbacks_in_flight_max",
+            "Above so many in flight, callbacks are refused as overloaded.",
+            state.max_in_flight,
+        )
+        yield _gauge(
+            "pool_connections_in_use", "Database connections at work, or being made.", pool.in_use
+        )
+        yield _gauge("pool_connections_max", "The most database connections at a time.", pool.size)
+        yield _gauge(
+            "pool_requests_waiting", "Batches and probes that wait for a connection.", pool.waiting
+        )
+        yield _gauge(
+            "spool_writable",
+            "Whether the last write to the spool succeeded.",
+            state.is_spool_writable,
+        )
+        yield _by_kind(
+            "spool_entries",
+            "Entries of the spool.",
+            {kind: total.entries for kind, total in totals.items()},
+        )
+        yield _by_kind(
+            "spool_bytes",
+            "Size of the spool's entries, roughly.",
+            {kind: total.bytes for kind, total in totals.items()},
+        )
+        yield _by_kind(
+            "spool_oldest_entry_age_seconds",
+            "Time since the oldest entry of the spool was received; 0 where there is none.",
+            {kind: _age(total.oldest) for kind, total in totals.items()},
+        )
+        yield _gauge("spool_max_bytes", "The largest size of the spool.", state.spool_max_bytes)
+        yield _gauge(
+            "spool_dead_letters_max_bytes",
+            "The share of it for dead letters and invalid bodies together.",
+            state.spool_dead_max_bytes,
+        )
+        if disk is not None:  # it is not known before the spool was opened
+            yield _gauge("spool_disk_free_bytes", "Free space on the spool's volume.", disk.free)
+            yield _gauge("spool_disk_size_bytes", "Size of the spool's volume.", disk.size)
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(PREFIX + name, text, value=value)
+
+
+def _by_kind(name: str, text: str, values: Mapping[Kind, float]) -> Metric:
+    family = GaugeMetricFamily(PREFIX + name, text, labels=["kind"])
+    for kind, value in values.items():
+        family.add_metric([kind.value], value)
+    return family
+
+
+def _age(number: int | None) -> float:
+    """Return the seconds since a callback's number; a clock that was set back makes it 0."""
+    return 0.0 if number is None else max(0, time.time_ns() - number) / _NS

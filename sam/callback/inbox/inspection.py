@@ -1,0 +1,73 @@
+"""Looks at the spool as an operator would, beside a service that runs or without one."""
+
+import sqlite3
+import tempfile
+from contextlib import closing
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from sam.callback.finding import Finding, Level
+from sam.callback.inbox.file_system import kind_of, risk_of
+from sam.callback.inbox.spool_file import SpoolFile
+from sam.callback.settings import SpoolSettings
+
+_SUBJECT = "spool"
+
+
+def inspect_spool(settings: SpoolSettings) -> list[Finding]:
+    """Find out whether the spool can be written, and is on a real disk.
+
+    A file that is not there is not made: it would belong to whoever looks, who may not be the one
+    who serves.
+    """
+    path = settings.callback_spool_path
+    findings = [_is_writable(path, settings.callback_spool_max_bytes)]
+    if risk := risk_of(path):
+        findings.append(
+            Finding("spool's disk", Level.WRONG, f"{path} is on {risk.kind}.", risk.action)
+        )
+    else:
+        findings.append(Finding("spool's disk", Level.OK, kind_of(path) or "a local disk"))
+    return findings
+
+
+def _is_writable(path: Path, max_bytes: int) -> Finding:
+    try:
+        if not path.exists():
+            return _can_be_made(path)
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
+            connection.execute("SELECT count(*) FROM entries WHERE number < 0")
+        with closing(SpoolFile(path, max_bytes)) as file:
+            file.try_room()
+            entries = sum(total.entries for total in file.totals().values())
+    except (OSError, sqlite3.Error) as error:
+        return Finding(
+            _SUBJECT,
+            Level.WRONG,
+            f"{path} cannot be written: {error}.",
+            "Let the service's user write it, make room, or set CALLBACK_SPOOL_PATH.",
+        )
+    beside = ", a service that runs has it" if _is_owned(path) else ""
+    return Finding(_SUBJECT, Level.OK, f"{path}, {entries} entries{beside}")
+
+
+def _can_be_made(path: Path) -> Finding:
+    directory = path.parent
+    while not directory.exists():
+        directory = directory.parent
+    with tempfile.TemporaryFile(dir=directory):
+        return Finding(_SUBJECT, Level.OK, f"{path}, not there yet, can be made")
+
+
+def _is_owned(path: Path) -> bool:
+    lock_path = Path(f"{path}.lock")
+    if not lock_path.exists():
+        return False
+    lock = FileLock(lock_path)
+    try:
+        lock.acquire(blocking=False)
+    except (Timeout, OSError):
+        return True
+    lock.release()
+    return False

@@ -1,0 +1,225 @@
+"""What is counted and timed, for Prometheus. One `Metrics` for each app: nothing here is global.
+
+Each part counts where a thing happens, on series that were looked up once, so that the hot path
+only adds. What is a state and not an event is read when somebody asks: `inbox/collector.py`.
+
+Every label has a closed set of values, so nobody can add series, whatever he sends.
+"""
+
+from collections.abc import Collection
+from enum import StrEnum
+from typing import Final
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    Info,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+)
+from prometheus_client.exposition import choose_encoder
+
+from sam.callback import __version__
+from sam.callback.model import Outcome
+
+PREFIX: Final = "sam_callback_"
+
+OTHER: Final = "other"
+"""The route of every path that is not told apart."""
+
+UNKNOWN: Final = "unknown"
+REFUSAL_REASONS: Final = (
+    "no_key",
+    "several_keys",
+    "wrong_key",
+    "unknown_path",
+    "wrong_method",
+    "body_too_large",
+    "body_too_slow",
+    "invalid_body",
+    "sender_hung_up",
+    "overloaded",
+    "not_safe",
+    "crash",
+    "bad_request",
+    "headers_too_slow",
+    "headers_too_large",
+    "too_many_headers",
+    "url_too_long",
+    "too_many_pipelined",
+    UNKNOWN,
+)
+"""As in the field ``reason`` of the log; what is not here counts as the last."""
+
+CUT_REASONS: Final = (
+    "too_many_connections",
+    "too_many_open_files",
+    "nothing_sent",
+    "handshake_too_slow",
+    "handshake_failed",
+    "answer_not_fetched",
+    "body_not_wanted",
+    "rest_of_body_too_slow",
+    UNKNOWN,
+)
+"""Why a connection was closed without an answer, as in the log."""
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_DEPLOYMENTS = (1, 2, 5, 10, 20, 50, 100)
+
+# The time at which each series began, as a series of its own: twice the counters for what
+# Prometheus finds out by itself. The library has one switch for the process.
+disable_created_metrics()  # type: ignore[no-untyped-call]  # the library's
+
+
+class Source(StrEnum):
+    """Whose batch it is."""
+
+    CALLBACK = "callback"
+    """Of callbacks that wait for their answers."""
+
+    REPLAY = "replay"
+    """Of entries of the spool."""
+
+
+class Replayed(StrEnum):
+    """What a try to apply an entry of the spool came to."""
+
+    APPLIED = "applied"
+    """It is in the database, or the database has a later one."""
+
+    UNMATCHED = "unmatched"
+    """There is no such row yet."""
+
+    DEAD_LETTER = "dead_letter"
+    """The database refuses it for good, or its time is up."""
+
+    FAILED = "failed"
+    """It met a lock, a deadlock or an unknown error."""
+
+    UNANSWERED = "unanswered"
+    """The database failed before it answered."""
+
+
+class Metrics:
+    """The counters and histograms, and the registry that they are in.
+
+    Args:
+        routes: The paths that requests are told apart by.
+
+    Attributes:
+        registry: For collectors of states.
+        callbacks: Counts callbacks that were made safe.
+        connections: How many are open.
+        connections_max: How many may be.
+        replayed: Counts tries to apply an entry of the spool.
+        spool_write: Times writes of a batch to the spool, fsync included, in seconds.
+    """
+
+    def __init__(self, routes: Collection[str] = ()) -> None:
+        self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        GCCollector(registry=registry)
+        Info(f"{PREFIX}build", "The running version.", registry=registry).info(
+            {"version": __version__}
+        )
+        callbacks = Counter(
+            f"{PREFIX}callbacks",
+            "Callbacks that were made safe, by what became of them.",
+            ["outcome"],
+            registry=registry,
+        )
+        self.callbacks = {outcome: callbacks.labels(outcome.value) for outcome in Outcome}
+        refusals = Counter(
+            f"{PREFIX}refusals",
+            "Requests that were refused, or given up by their sender, by why.",
+            ["reason"],
+            registry=registry,
+        )
+        self._refusals = {reason: refusals.labels(reason) for reason in REFUSAL_REASONS}
+        self._routes = frozenset(routes)
+        self._request = Histogram(
+            f"{PREFIX}request_duration_seconds",
+            "From a request's head to the end of its answer.",
+            ["route", "code"],
+            registry=registry,
+            buckets=_SECONDS,
+        )
+        self._requests: dict[tuple[str, int], Histogram] = {}
+        commit = Histogram(
+            f"{PREFIX}commit_duration_seconds",
+            "From asking for a database connection to the end of a batch's COMMIT.",
+            ["source"],
+            registry=registry,
+            buckets=_SECONDS,
+        )
+        self._commit = {source: commit.labels(source.value) for source in Source}
+        batch_size = Histogram(
+            f"{PREFIX}batch_size",
+            "Deployments in a batch that was committed.",
+            ["source"],
+            registry=registry,
+            buckets=_DEPLOYMENTS,
+        )
+        self._batch_size = {source: batch_size.labels(source.value) for source in Source}
+        self.connections = Gauge(f"{PREFIX}connections", "Open connections.", registry=registry)
+        self.connections_max = Gauge(
+            f"{PREFIX}connections_max", "The most connections at a time.", registry=registry
+        )
+        cut = Counter(
+            f"{PREFIX}connections_cut",
+            "Connections that were closed without an answer, by why.",
+            ["reason"],
+            registry=registry,
+        )
+        self._cut = {reason: cut.labels(reason) for reason in CUT_REASONS}
+        self.spool_write = Histogram(
+            f"{PREFIX}spool_write_duration_seconds",
+            "Writing a batch of callbacks to the spool, fsync included.",
+            registry=registry,
+            buckets=_SECONDS,
+        )
+        replayed = Counter(
+            f"{PREFIX}replay_attempts",
+            "Tries to apply an entry of the spool, by what they came to.",
+            ["result"],
+            registry=registry,
+        )
+        self.replayed = {result: replayed.labels(result.value) for result in Replayed}
+
+    def answered(self, path: str, http_status: int, seconds: float) -> None:
+        """Count and time a request that has its answer."""
+        key = (path if path in self._routes else OTHER, http_status // 100)
+        request = self._requests.get(key)
+        if request is None:
+            route, hundreds = key
+            request = self._requests[key] = self._request.labels(route, f"{hundreds}xx")
+        request.observe(seconds)
+
+    def refused(self, reason: str) -> None:
+        """Count a request that was not served."""
+        self._refusals.get(reason, self._refusals[UNKNOWN]).inc()
+
+    def cut(self, reason: str) -> None:
+        """Count a connection that was closed without an answer."""
+        self._cut.get(reason, self._cut[UNKNOWN]).inc()
+
+    def committed(self, source: Source, deployments: int, seconds: float) -> None:
+        """Count and time a batch that was committed."""
+        self._commit[source].observe(seconds)
+        self._batch_size[source].observe(deployments)
+
+    def exposition(self, accept: str) -> tuple[bytes, str]:
+        """Return all metrics as text, and its content type.
+
+        Args:
+            accept: The header of the request: OpenMetrics for those who ask for it, else
+                Prometheus' own format.
+        """
+        encode, content_type = choose_encoder(accept)
+        return encode(self.registry), content_type

@@ -1,0 +1,29 @@
+"""``GET /metrics``: for Prometheus. It needs the key, as all that is not public."""
+
+from typing import Final
+
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+
+from sam.callback.metrics import Metrics
+from sam.callback.service import openapi
+
+PATH: Final = "/metrics"
+
+
+def metrics_route(metrics: Metrics) -> APIRoute:
+    """Return the route, with its entry in the OpenAPI document."""
+
+    async def scrape(request: Request) -> Response:
+        text, content_type = metrics.exposition(request.headers.get("accept", ""))
+        return Response(text, headers={"Content-Type": content_type})
+
+    return APIRoute(
+        PATH,
+        scrape,
+        methods=["GET"],
+        tags=["Probes"],
+        summary="What is there to measure?",
+        response_class=Response,
+        **openapi.METRICS_OPERATION,
+    )

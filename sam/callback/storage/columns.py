@@ -1,0 +1,106 @@
+"""What a database's catalogue says of columns: their types and sizes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import pyodbc
+
+from sam.callback.storage.dialects import SQL_SERVER, Dialect
+from sam.callback.storage.statements import Table, select_none
+
+# It resolves synonyms, views, default schemas and types of one's own as a statement would, and
+# needs no right but SELECT ("sys.dm_exec_describe_first_result_set", SQL Server 2012 and later).
+_DESCRIBE: Final = (
+    "SELECT system_type_name, max_length FROM sys.dm_exec_describe_first_result_set(?, NULL, 0) "
+    "WHERE system_type_name IS NOT NULL ORDER BY column_ordinal"
+)
+_WIDE_TYPES: Final = {"nchar", "nvarchar"}
+_BYTES_PER_WIDE: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column.
+
+    Attributes:
+        type: The name of its type without a size, in small letters, as in ``varchar``.
+        size: How many characters it holds (UTF-16 code units, bytes of a ``varchar``), or None
+            where there is no limit, or none is known.
+    """
+
+    type: str
+    size: int | None = None
+
+    def __str__(self) -> str:
+        """Write it as SQL does."""
+        return self.type if self.size is None else f"{self.type}({self.size})"
+
+
+def read_columns(
+    cursor: pyodbc.Cursor, table: Table, names: Sequence[str], dialect: Dialect
+) -> dict[str, Column]:
+    """Ask the catalogue for columns.
+
+    Args:
+        cursor: On the database.
+        table: The table.
+        names: Which of its columns.
+        dialect: The database's.
+
+    Returns:
+        What the catalogue tells, by name; nothing for what it does not tell.
+
+    Raises:
+        pyodbc.Error: If it cannot be asked.
+    """
+    if dialect is SQL_SERVER:
+        return _describe(cursor, table, tuple(names), dialect)
+    return _look_up(cursor, table, names)
+
+
+def _describe(
+    cursor: pyodbc.Cursor, table: Table, names: tuple[str, ...], dialect: Dialect
+) -> dict[str, Column]:
+    rows = cursor.execute(_DESCRIBE, select_none(table.name, names, dialect)).fetchall()
+    if len(rows) != len(names):  # it answers with one row that says what is wrong
+        return {}
+    return {
+        name: _column(type_name, max_length)
+        for name, (type_name, max_length) in zip(names, rows, strict=True)
+    }
+
+
+def _column(type_name: str, max_length: int) -> Column:
+    """Make a column of ``varchar(64)`` and the bytes that it holds; -1 is ``max``."""
+    name, has_size, _ = type_name.lower().partition("(")
+    if not has_size or max_length <= 0:
+        return Column(name)
+    return Column(name, max_length // _BYTES_PER_WIDE if name in _WIDE_TYPES else max_length)
+
+
+def _look_up(cursor: pyodbc.Cursor, table: Table, names: Sequence[str]) -> dict[str, Column]:
+    *owner, table_name = table.name.split(".")
+    # Its arguments are patterns, in which "_" stands for any character: all that comes is compared.
+    found = [
+        row
+        for row in cursor.columns(
+            table=table_name,
+            catalog=owner[0] if len(owner) > 1 else None,
+            schema=owner[-1] if owner else None,
+        )
+        if row.table_name.casefold() == table_name.casefold()
+    ]
+    columns = {}
+    for name in names:
+        for row in found:
+            is_same = row.column_name == name
+            if is_same or (name not in columns and row.column_name.casefold() == name.casefold()):
+                columns[name] = _portable_column(row.type_name, row.column_size)
+    return columns
+
+
+def _portable_column(type_name: str, size: int | None) -> Column:
+    name, has_size, _ = type_name.lower().partition("(")
+    is_text = bool(has_size) or "char" in name
+    return Column(name, size if is_text and size and size > 0 else None)

@@ -1,0 +1,203 @@
+"""Looks at the database as an operator would, and changes nothing."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+import pyodbc
+
+from sam.callback.finding import Finding, Level
+from sam.callback.settings import Settings
+from sam.callback.storage.columns import read_columns
+from sam.callback.storage.connector import DatabaseConnector
+from sam.callback.storage.dialects import SQL_SERVER
+from sam.callback.storage.errors import (
+    DatabaseUnavailableError,
+    advice_on,
+    describe,
+    is_connection_lost,
+    is_permission_missing,
+)
+from sam.callback.storage.session import Transaction
+from sam.callback.storage.statements import Table, select_none
+
+GRACE_SECONDS: Final = 0.5
+"""How long it may take beyond SQL_SAM_LOGIN_TIMEOUT to hear that nobody answers."""
+
+CLOSE_SECONDS: Final = 0.25
+"""How long closing may take."""
+
+_ID_LENGTH: Final = 36
+_FIRST: Final = 1
+_ROUNDING = {"datetime", "smalldatetime"}
+
+
+async def inspect_database(settings: Settings) -> list[Finding]:
+    """Connect as the service does, and look at all that its UPDATE needs.
+
+    Raises:
+        DriverNotFoundError: If the ODBC driver does not exist.
+        SettingsError: If the driver cannot be told the settings.
+    """
+    connector = DatabaseConnector(settings)
+    driver = connector.driver
+    findings = [Finding("driver", Level.OK, f"{driver.name or 'of the DSN'}: {driver.reason}")]
+    if connector.caveat:
+        findings.append(Finding("certificate", Level.WARNING, connector.caveat))
+    inspector = _Inspector(Table.of(settings), settings.sql_sam_user)
+    await connector.open()
+    failure = ""
+    try:
+        await connector.run(
+            inspector.inspect, timeout=settings.sql_sam_login_timeout + GRACE_SECONDS
+        )
+    except DatabaseUnavailableError as error:
+        failure = str(error)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(CLOSE_SECONDS):  # the process ends; what hangs ends with it
+            await connector.close()
+    return findings + inspector.results(failure)
+
+
+class _Inspector:
+    """Looks at one thing after the other, on a connection's thread."""
+
+    def __init__(self, table: Table, user: str | None) -> None:
+        self._table = table
+        self._user = user or "<the service's login>"
+        self._findings: list[Finding] = []
+
+    def results(self, failure: str) -> list[Finding]:
+        """Return what was found; for what was not looked at, why.
+
+        Args:
+            failure: What ended it before its time; '' if nothing did.
+        """
+        findings = self._findings.copy()  # its thread may still be at work
+        looked_at = {finding.subject for finding in findings}
+        subjects = ["connection", "table", *map(_column_subject, self._table.columns)]
+        for subject in [*subjects, "index", "permission"]:
+            if subject not in looked_at:
+                level = Level.WRONG if failure else Level.NOT_CHECKED
+                findings.append(Finding(subject, level, failure or "It depends on the others."))
+                failure = ""
+        return findings
+
+    def inspect(self, transaction: Transaction) -> None:
+        """Look at all, from the beginning: a connection that is lost is replaced once."""
+        self._findings.clear()
+        identity = transaction.identity
+        self._findings.append(
+            Finding(
+                "connection",
+                Level.OK,
+                f"{identity.database} {identity.database_version}, "
+                f"by {identity.driver} {identity.driver_version}",
+            )
+        )
+        if self._look("table", transaction, self._table_finding).level is Level.WRONG:
+            return
+        columns = [
+            self._look(_column_subject(name), transaction, partial(self._column, name))
+            for name in self._table.columns
+        ]
+        self._look("index", transaction, self._index)
+        if transaction.dialect is SQL_SERVER:
+            self._look("durability", transaction, _durability)
+        if all(finding.level is not Level.WRONG for finding in columns):
+            self._look("permission", transaction, self._permission)
+
+    def _look(
+        self, subject: str, transaction: Transaction, look: Callable[[Transaction], Finding]
+    ) -> Finding:
+        try:
+            finding = look(transaction)
+        except pyodbc.Error as error:
+            if is_connection_lost(error):
+                raise
+            if is_permission_missing(error) and subject != "permission":
+                finding = Finding(subject, Level.NOT_CHECKED, "The login may not read it.")
+            else:
+                finding = Finding(subject, Level.WRONG, describe(error), self._advice(error))
+        finally:
+            transaction.rollback()
+        self._findings.append(finding)
+        return finding
+
+    def _advice(self, error: pyodbc.Error) -> str:
+        if is_permission_missing(error):
+            return f"GRANT SELECT, UPDATE ON {self._table.name} TO {self._user}"
+        return advice_on(error)
+
+    def _table_finding(self, transaction: Transaction) -> Finding:
+        transaction.cursor.execute(select_none(self._table.name, (), transaction.dialect))
+        return Finding("table", Level.OK, self._table.name)
+
+    def _column(self, name: str, transaction: Transaction) -> Finding:
+        subject = _column_subject(name)
+        cursor = transaction.cursor
+        cursor.execute(select_none(self._table.name, (name,), transaction.dialect))
+        column = read_columns(cursor, self._table, [name], transaction.dialect).get(name)
+        if column is None:
+            level = Level.WARNING if transaction.dialect is SQL_SERVER else Level.OK
+            return Finding(subject, level, "The catalogue does not tell its type.")
+        if name == self._table.key and column.size is not None and column.size < _ID_LENGTH:
+            detail = f"{column} is too short for A360's ids, of {_ID_LENGTH} characters."
+            return Finding(subject, Level.WRONG, detail, "Make it longer.")
+        if name == self._table.finished and column.type in _ROUNDING:
+            detail = f"{column} rounds the time, and so may prefer the wrong one of two callbacks."
+            return Finding(subject, Level.WARNING, detail, "Make it datetime2.")
+        return Finding(subject, Level.OK, str(column))
+
+    def _index(self, transaction: Transaction) -> Finding:
+        *owner, name = self._table.name.split(".")
+        rows = transaction.cursor.statistics(
+            name,
+            catalog=owner[0] if len(owner) > 1 else None,
+            schema=owner[-1] if owner else None,
+            quick=True,
+        ).fetchall()
+        for row in rows:
+            if row.ordinal_position == _FIRST and _is_same(row.column_name, self._table.key):
+                return Finding("index", Level.OK, row.index_name)
+        if not rows and transaction.dialect is SQL_SERVER:  # of a table it tells its size at least
+            detail = "The catalogue tells of no index: it is no table, but a view or a synonym."
+            return Finding("index", Level.WARNING, detail)
+        quote = transaction.dialect.quote
+        return Finding(
+            "index",
+            Level.WRONG,
+            f"No index begins with {self._table.key}: each callback reads the whole table, and "
+            "may wait for any row that another holds.",
+            f"CREATE INDEX {quote(f'IX_{name}_{self._table.key}')} "
+            f"ON {quote(self._table.name)} ({quote(self._table.key)})",
+        )
+
+    def _permission(self, transaction: Transaction) -> Finding:
+        transaction.count(transaction.statements.probe)
+        return Finding("permission", Level.OK, "The login may update the row of a deployment.")
+
+
+def _is_same(quoted: str | None, name: str) -> bool:
+    """Whether a name of the catalogue, which some drivers quote, is this one."""
+    return quoted is not None and quoted.strip('"').casefold() == name.casefold()
+
+
+def _column_subject(name: str) -> str:
+    return f"column {name}"
+
+
+def _durability(transaction: Transaction) -> Finding:
+    row = transaction.cursor.execute(
+        "SELECT delayed_durability_desc FROM sys.databases WHERE database_id = DB_ID()"
+    ).fetchone()
+    if row is not None and row[0] == "FORCED":
+        return Finding(
+            "durability",
+            Level.WARNING,
+            "Delayed durability is forced: a crash of the server may lose what it has committed.",
+            "ALTER DATABASE CURRENT SET DELAYED_DURABILITY = DISABLED",
+        )
+    return Finding("durability", Level.OK, "A COMMIT is on the server's disk.")

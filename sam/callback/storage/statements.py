@@ -1,0 +1,105 @@
+"""The SQL that SAM's table is met with."""
+
+from dataclasses import dataclass
+from typing import Self
+
+from sam.callback.settings import Settings
+from sam.callback.storage.dialects import Dialect
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """SAM's table and its columns, as the settings name them.
+
+    Attributes:
+        name: 'name', 'schema.name' or 'database.schema.name'.
+        key: The column that holds the deployment's id.
+        status: The column that receives the status.
+        payload: The column that receives the whole callback, if any.
+        finished: The column that receives the time of reception, if any.
+    """
+
+    name: str
+    key: str
+    status: str
+    payload: str | None = None
+    finished: str | None = None
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """Take the names from the settings, which have checked them."""
+        return cls(
+            settings.sql_sam_table,
+            settings.sql_sam_deployment_column,
+            settings.sql_sam_status_column,
+            settings.sql_sam_payload_column,
+            settings.sql_sam_finished_column,
+        )
+
+    @property
+    def assigned(self) -> tuple[str, ...]:
+        """The columns that are written."""
+        return tuple(name for name in (self.status, self.payload, self.finished) if name)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """All columns that are read or written."""
+        return (self.key, *self.assigned)
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """A statement, and for each of its marks the column that the value is for."""
+
+    text: str
+    columns: tuple[str, ...] = ()
+
+
+class Statements:
+    """The statements in one dialect. Names are quoted; all else is bound.
+
+    They are made once for a connection: pyodbc prepares a text anew that is not the same object as
+    the one before (pyodbc 5.5, `Prepare` in params.cpp).
+
+    Attributes:
+        update: Assigns the status, and the other columns that are set, by the key. Where there is a
+            time of reception, a later one is not overwritten.
+        probe: Needs all that `update` needs, and meets no row.
+        read: Selects the status by the key.
+    """
+
+    def __init__(self, table: Table, dialect: Dialect) -> None:
+        quote = dialect.quote
+        name, key = quote(table.name), quote(table.key)
+        assignments = ", ".join(f"{quote(column)} = ?" for column in table.assigned)
+        text = f"UPDATE {name} SET {assignments} WHERE {key} = ?"  # noqa: S608 - checked, quoted
+        columns = (*table.assigned, table.key)
+        if table.finished is not None:
+            finished = quote(table.finished)
+            text += f" AND ({finished} IS NULL OR {finished} <= ?)"
+            columns += (table.finished,)
+        self.update = Statement(text, columns)
+        unchanged = ", ".join(f"{quote(column)} = {quote(column)}" for column in table.assigned)
+        self.probe = Statement(
+            f"UPDATE {name} SET {unchanged} WHERE {key} IS NULL AND 1 = 0"  # noqa: S608 - checked, quoted
+        )
+        self.read = Statement(
+            f"SELECT {quote(table.status)} FROM {name} WHERE {key} = ?",  # noqa: S608 - checked, quoted
+            (table.key,),
+        )
+        self._repeated: dict[int, Statement] = {1: self.update}
+
+    def updates(self, number: int) -> Statement:
+        """Return `update`, repeated."""
+        statement = self._repeated.get(number)
+        if statement is None:
+            text = "; ".join([self.update.text] * number)
+            statement = Statement(text, self.update.columns * number)
+            self._repeated[number] = statement
+        return statement
+
+
+def select_none(table: str, columns: tuple[str, ...], dialect: Dialect) -> str:
+    """Return a SELECT of columns that meets no row: it shows that they are there."""
+    names = ", ".join(map(dialect.quote, columns)) or "1"
+    return f"SELECT {names} FROM {dialect.quote(table)} WHERE 1 = 0"  # noqa: S608 - checked, quoted

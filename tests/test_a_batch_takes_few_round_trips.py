@@ -1,0 +1,133 @@
+"""Several UPDATEs go over as one where the drivers can, and none is taken for another.
+
+The drivers are Microsoft's and FreeTDS with a stand-in for SQL Server, psqlODBC with PostgreSQL.
+"""
+
+from collections.abc import AsyncIterator, Callable
+from itertools import count
+from typing import Any
+
+import pytest
+
+from sam.callback.model import Callback
+from sam.callback.settings import Settings
+from sam.callback.storage.connector import DatabaseConnector
+from sam.callback.storage.robots import AppliedBatch, RobotRepository, Verdict
+from tests.support.databases import Database
+from tests.support.tds import Answer, Count, Error, Rows, Statement, TdsServer
+
+NUMBERS = count(1)
+DEPLOYMENTS = [f"d-{number}" for number in range(1, 102)]
+UPDATED, UNMATCHED, REFUSED = Verdict.UPDATED, Verdict.UNMATCHED, Verdict.REFUSED
+
+
+@pytest.fixture
+async def to_stand_in(to_sql_server: dict[str, Any]) -> AsyncIterator[RobotRepository]:
+    settings = Settings(_env_file=None, **{"callback_api_key": "k", **to_sql_server})
+    connector = DatabaseConnector(settings)
+    await connector.open()
+    yield RobotRepository(connector, settings)
+    await connector.close()
+
+
+async def apply(repository: RobotRepository, *deployments: str, status: str = "") -> AppliedBatch:
+    callbacks = [Callback(next(NUMBERS), each, status or "DONE", None) for each in deployments]
+    return await repository.apply(callbacks, timeout=20)
+
+
+def verdicts(batch: AppliedBatch) -> list[Verdict]:
+    return [applied.verdict for applied in batch.results]
+
+
+def answer_each(server: TdsServer, answer: Callable[[str], list[Answer]]) -> None:
+    """Let each UPDATE of a statement have the results that `answer` gives for its deployment."""
+
+    def answers(statement: Statement) -> list[Answer]:
+        if statement.text.startswith("SELECT"):  # is there such a row?
+            return [Rows(("status",))]
+        if not statement.text.startswith("UPDATE"):
+            return [Count(None)]
+        deployments = [str(value.value) for value in statement.parameters[1::2]]
+        return [result for deployment in deployments for result in answer(deployment)]
+
+    server.answer = answers
+
+
+def sizes(server: TdsServer) -> list[int]:
+    """How many UPDATEs each execute had."""
+    return [statement.text.count("UPDATE") for statement in server.heard("UPDATE")]
+
+
+@pytest.fixture
+def tells_each(request: pytest.FixtureRequest) -> bool:
+    """Whether the driver tells the count of each statement; FreeTDS 1.3.17 tells but one."""
+    return "freetds" not in request.node.callspec.id
+
+
+async def test_a_hundred_take_three(
+    to_stand_in: RobotRepository, sql_server: TdsServer, *, tells_each: bool
+) -> None:
+    answer_each(sql_server, lambda _: [Count(1)])
+    batch = await apply(to_stand_in, *DEPLOYMENTS[:100])
+    assert verdicts(batch) == [UPDATED] * 100
+    bound = [p.value for each in sql_server.heard("UPDATE") for p in each.parameters[1::2]]
+    if tells_each:
+        assert sizes(sql_server) == [64, 32, 4]
+        assert bound == DEPLOYMENTS[:100]
+    else:
+        assert sizes(sql_server) == [64] + [1] * 100
+        assert bound[64:] == DEPLOYMENTS[:100]
+
+
+async def test_each_count_is_its_own_callbacks(
+    to_stand_in: RobotRepository, sql_server: TdsServer, *, tells_each: bool
+) -> None:
+    missing = {"d-2", "d-3", "d-7", "d-8"}
+    answer_each(sql_server, lambda deployment: [Count(0 if deployment in missing else 1)])
+    batch = await apply(to_stand_in, *DEPLOYMENTS[:8])
+    assert verdicts(batch) == [
+        UNMATCHED if deployment in missing else UPDATED for deployment in DEPLOYMENTS[:8]
+    ]
+    assert sizes(sql_server) == ([8] if tells_each else [8] + [1] * 8)
+
+
+async def test_counts_that_cannot_be_told_apart_are_not_guessed(
+    to_stand_in: RobotRepository, sql_server: TdsServer
+) -> None:
+    # A trigger's count before each one's own; the second callback has no row.
+    answer_each(sql_server, lambda each: [Count(1), Count(0 if each == "d-2" else 1)])
+    for _ in range(2):
+        batch = await apply(to_stand_in, "d-1", "d-2", "d-3", "d-4")
+        assert verdicts(batch) == [UPDATED, UNMATCHED, UPDATED, UPDATED]
+    assert sizes(sql_server) == [4] + [1] * 8  # and it is not tried again on that connection
+
+
+async def test_a_value_that_is_refused_is_found(
+    to_stand_in: RobotRepository, sql_server: TdsServer
+) -> None:
+    answer_each(sql_server, lambda each: [Error(2628) if each == "d-3" else Count(1)])
+    batch = await apply(to_stand_in, *DEPLOYMENTS[:4])
+    assert verdicts(batch) == [UPDATED, UPDATED, REFUSED, UPDATED]
+
+
+@pytest.mark.parametrize("size", [2, 3, 64, 101])
+async def test_real_rows_get_what_is_theirs(
+    size: int, database: Database, settings_for: Callable[..., Settings]
+) -> None:
+    there = [each for each in DEPLOYMENTS[:size] if each not in {"d-1", "d-3", "d-65"}]
+    database.add_robots(there)
+    connector = DatabaseConnector(settings_for(database))
+    await connector.open()
+    try:
+        repository = RobotRepository(connector, settings_for(database))
+        callbacks = [
+            Callback(next(NUMBERS), each, f"DONE {each}", None) for each in DEPLOYMENTS[:size]
+        ]
+        batch = await repository.apply(callbacks, timeout=20)
+    finally:
+        await connector.close()
+    statuses = {each: f"DONE {each}" for each in ["d-1", *there]}
+    assert database.statuses() == statuses
+    assert verdicts(batch) == [
+        UPDATED if each in statuses else UNMATCHED for each in DEPLOYMENTS[:size]
+    ]

@@ -1,0 +1,132 @@
+"""The drivers for SQL Server get the settings as they were set: seen in the login that they send.
+
+Down to the drivers' own answers where nobody listens, or says nothing.
+"""
+
+import socket
+from contextlib import closing
+from typing import Any
+
+import pyodbc
+import pytest
+from hypothesis import given, reject
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from sam.callback.settings import Settings, SettingsError
+from sam.callback.storage.connection_string import connection_string
+from sam.callback.storage.connector import DatabaseConnector
+from sam.callback.storage.errors import DatabaseUnavailableError
+from sam.callback.storage.robots import RobotRepository
+from tests.support.proxy import proxy_to
+from tests.support.tds import TdsServer, tds_server
+
+# What a login can be made of: any character but those that no environment, or no login, can hold.
+NAME = st.text(
+    st.characters(exclude_categories=["Cc", "Cs"]) | st.sampled_from("{};=[](),?*!@'\"\\ %$#&+"),
+    min_size=1,
+    max_size=20,
+)
+
+
+def settings(values: dict[str, Any], **overrides: object) -> Settings:
+    return Settings(_env_file=None, **{"callback_api_key": "k", **values, **overrides})
+
+
+def log_in(settings: Settings) -> None:
+    pyodbc.connect(connection_string(settings).text, timeout=5).close()
+
+
+def test_names_and_passwords(sql_server: TdsServer, to_sql_server: dict[str, Any]) -> None:
+    @given(user=NAME, password=NAME, database=NAME)
+    @hypothesis_settings(max_examples=60, deadline=None)
+    def arrive(user: str, password: str, database: str) -> None:
+        these = settings(
+            to_sql_server, sql_sam_user=user, sql_sam_password=password, sql_sam_database=database
+        )
+        try:
+            connection_string(these)
+        except SettingsError:  # says so instead of logging in as somebody else
+            reject()
+        if "\\" in user and to_sql_server["sql_sam_driver"] == "FreeTDS":
+            reject()  # to FreeTDS that is a domain and its user, who log in by NTLM
+        log_in(these)
+        login = sql_server.logins[-1]
+        assert (login.user, login.password, login.database) == (user, password, database)
+
+    arrive()
+
+
+@pytest.mark.parametrize("form", ["{host},{port}", "tcp:{host},{port}", r"{host}\SAM,{port}"])
+def test_a_server_and_its_port(
+    form: str, sql_server: TdsServer, to_sql_server: dict[str, Any]
+) -> None:
+    server = form.format(host="127.0.0.1", port=sql_server.port)
+    log_in(settings(to_sql_server, sql_sam_server=server))
+    assert len(sql_server.logins) == 1
+
+
+@pytest.mark.parametrize("form", ["::1,{port}", "[::1],{port}"])
+def test_a_server_by_ipv6(form: str, to_sql_server: dict[str, Any]) -> None:
+    with tds_server("::1") as server:
+        log_in(settings(to_sql_server, sql_sam_server=form.format(port=server.port)))
+        assert len(server.logins) == 1
+
+
+@pytest.mark.parametrize("intent", ["ReadOnly", "ReadWrite"])
+def test_the_intent(intent: str, sql_server: TdsServer, to_sql_server: dict[str, Any]) -> None:
+    log_in(
+        settings(
+            to_sql_server, sql_sam_application_intent=intent, sql_sam_multi_subnet_failover="no"
+        )
+    )
+    assert sql_server.logins[-1].is_read_only is (intent == "ReadOnly")
+    assert sql_server.logins[-1].application == "sam-callback"
+
+
+def test_a_password_is_not_sent_to_a_server_that_cannot_encrypt(
+    sql_server: TdsServer, to_sql_server: dict[str, Any]
+) -> None:
+    with pytest.raises(pyodbc.Error):
+        log_in(settings(to_sql_server, sql_sam_encrypt="yes"))
+    assert not sql_server.logins
+
+
+async def probe(settings: Settings) -> str:
+    """Try to write; return why it did not work."""
+    connector = DatabaseConnector(settings)
+    await connector.open()
+    try:
+        with pytest.raises(DatabaseUnavailableError) as caught:
+            await RobotRepository(connector, settings).probe(timeout=4)
+    finally:
+        await connector.close()
+    return str(caught.value)
+
+
+async def test_nobody_listens(to_sql_server: dict[str, Any]) -> None:
+    with closing(socket.socket()) as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        reason = await probe(
+            settings(
+                to_sql_server,
+                sql_sam_server=f"127.0.0.1,{nobody.getsockname()[1]}",
+                sql_sam_login_timeout=1,
+            )
+        )
+    assert "Check SQL_SAM_SERVER" in reason
+
+
+async def test_a_server_that_says_nothing(
+    sql_server: TdsServer, to_sql_server: dict[str, Any]
+) -> None:
+    with proxy_to(sql_server.port) as proxy:
+        proxy.fall_silent()
+        reason = await probe(
+            settings(
+                to_sql_server,
+                sql_sam_server=f"127.0.0.1,{proxy.port}",
+                sql_sam_login_timeout=1,
+            )
+        )
+    assert "Check SQL_SAM_SERVER" in reason

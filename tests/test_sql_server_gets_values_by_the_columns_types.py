@@ -1,0 +1,208 @@
+"""On SQL Server a value is bound by its column's own type, or an index on varchar is not used.
+
+The drivers are the real ones, Microsoft's and FreeTDS; the server is a stand-in that hears what
+they send. What a real server makes of it can be seen with SAM_TEST_SQLSERVER only.
+"""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from itertools import count
+from typing import Any
+
+import pytest
+
+from sam.callback.model import Callback
+from sam.callback.settings import Settings
+from sam.callback.storage.connector import DatabaseConnector
+from sam.callback.storage.robots import Applied, RobotRepository, Verdict
+from tests.support.tds import Answer, Count, Error, Rows, Statement, TdsServer
+from tests.support.tds_wire import Parameter
+
+UUID = "f6d30428-15d1-41e9-a952-0742eaaa5a31"
+NUMBERS = count(1)
+OpenRepository = Callable[..., AbstractAsyncContextManager[RobotRepository]]
+
+
+def table_of(key: tuple[str, int], status: tuple[str, int] = ("varchar(64)", 64)) -> Any:  # noqa: ANN401 - a TdsServer's answer
+    """A server whose table has columns of these types; each UPDATE meets a row."""
+
+    def answer(statement: Statement) -> list[Answer]:
+        if "dm_exec_describe_first_result_set" in statement.text:
+            return [Rows(("system_type_name", "max_length"), (key, status))]
+        return [Count(1)]
+
+    return answer
+
+
+@pytest.fixture
+def open_repository(to_sql_server: dict[str, Any]) -> OpenRepository:
+    @asynccontextmanager
+    async def open_it(**overrides: object) -> AsyncIterator[RobotRepository]:
+        values: dict[str, Any] = {"callback_api_key": "k", **to_sql_server, **overrides}
+        settings = Settings(_env_file=None, **values)
+        connector = DatabaseConnector(settings)
+        await connector.open()
+        try:
+            yield RobotRepository(connector, settings)
+        finally:
+            await connector.close()
+
+    return open_it
+
+
+async def apply(repository: RobotRepository, *pairs: tuple[str, str]) -> Sequence[Applied]:
+    callbacks = [Callback(next(NUMBERS), key, status, None) for key, status in pairs]
+    batch = await repository.apply(callbacks, timeout=20)
+    assert batch.error is None
+    return batch.results
+
+
+def bound(server: TdsServer) -> list[tuple[Parameter, ...]]:
+    return [statement.parameters for statement in server.heard("UPDATE")]
+
+
+@pytest.mark.parametrize(
+    ("column", "expected"),
+    [
+        (("varchar(128)", 128), Parameter("varchar", 128, UUID)),
+        (("VARCHAR(36)", 36), Parameter("varchar", 36, UUID)),
+        (("char(40)", 40), Parameter("varchar", 40, UUID)),
+        (("varchar(max)", -1), Parameter("varchar", 8000, UUID)),
+        (("nvarchar(128)", 256), Parameter("nvarchar", 128, UUID)),
+        (("nchar(36)", 72), Parameter("nvarchar", 36, UUID)),
+        (("nvarchar(max)", -1), Parameter("nvarchar", 4000, UUID)),
+        (("uniqueidentifier", 16), Parameter("varchar", 36, UUID)),
+    ],
+)
+async def test_the_deployment_goes_as_its_columns_type(
+    column: tuple[str, int],
+    expected: Parameter,
+    sql_server: TdsServer,
+    open_repository: OpenRepository,
+) -> None:
+    sql_server.answer = table_of(column)
+    async with open_repository() as repository:
+        [applied] = await apply(repository, (UUID, "DONE"))
+    assert applied.verdict is Verdict.UPDATED
+    assert bound(sql_server) == [(Parameter("varchar", 64, "DONE"), expected)]
+
+
+async def test_values_of_all_lengths_have_one_declaration(
+    sql_server: TdsServer, open_repository: OpenRepository
+) -> None:
+    sql_server.answer = table_of(("varchar(128)", 128), ("nvarchar(64)", 128))
+    async with open_repository() as repository:
+        for pair in (("d", "RUN"), ("d-22", "RUN_FAILED"), ("d-333", "R")):
+            await apply(repository, pair)
+    declared = {tuple((value.type, value.size) for value in values) for values in bound(sql_server)}
+    assert declared == {(("nvarchar", 64), ("varchar", 128))}
+
+
+async def test_another_alphabet_is_never_squeezed_into_varchar(
+    sql_server: TdsServer, open_repository: OpenRepository
+) -> None:
+    """As "?" it might be somebody else's deployment."""
+    sql_server.answer = table_of(("varchar(128)", 128))
+    async with open_repository() as repository:
+        await apply(repository, ("日次-🤖", "Ñandú"))
+    assert bound(sql_server) == [
+        (Parameter("nvarchar", 64, "Ñandú"), Parameter("nvarchar", 128, "日次-🤖"))
+    ]
+
+
+async def test_a_value_that_is_longer_than_its_column_is_not_cut_here(
+    sql_server: TdsServer, open_repository: OpenRepository
+) -> None:
+    """The server may refuse it, or its column has grown since this connection was made."""
+    sql_server.answer = table_of(("varchar(4)", 4), ("nvarchar(4)", 8))
+    async with open_repository() as repository:
+        await apply(repository, ("d-1234567", "RUN_COMPLETED"))
+    assert bound(sql_server) == [
+        (Parameter("nvarchar", 13, "RUN_COMPLETED"), Parameter("varchar", 9, "d-1234567"))
+    ]
+
+
+@pytest.mark.parametrize("wrong", [f"{UUID}wrong", "d-1", UUID[:-1], f"{{{UUID}}}", "１" * 36])
+async def test_what_is_no_uuid_is_a_dead_letter_where_the_column_holds_uuids(
+    wrong: str, sql_server: TdsServer, open_repository: OpenRepository
+) -> None:
+    """SQL Server would cut it to 36 characters, and so meet the row of another deployment."""
+    sql_server.answer = table_of(("uniqueidentifier", 16))
+    async with open_repository() as repository:
+        refused, updated = await apply(repository, (wrong, "DONE"), (UUID, "DONE"))
+    assert (refused.verdict, updated.verdict) == (Verdict.REFUSED, Verdict.UPDATED)
+    assert "uniqueidentifier" in refused.reason
+    assert [key.value for _, key in bound(sql_server)] == [UUID]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        [Rows(("system_type_name", "max_length"))],  # a synonym of a server that is not there
+        [Error(229, "The SELECT permission was denied.")],
+        [Error(208, "Invalid object name 'sys.dm_exec_describe_first_result_set'.")],
+    ],
+)
+async def test_a_catalogue_that_does_not_tell_is_no_outage(
+    answer: list[Answer], sql_server: TdsServer, open_repository: OpenRepository
+) -> None:
+    def respond(statement: Statement) -> list[Answer]:
+        return answer if "dm_exec_describe" in statement.text else [Count(1)]
+
+    sql_server.answer = respond
+    async with open_repository() as repository:
+        [applied] = await apply(repository, ("d-1", "DONE"))
+    assert applied.verdict is Verdict.UPDATED
+    [(status, key)] = bound(sql_server)
+    assert (status.type, status.value, key.type, key.value) == (
+        "nvarchar",
+        "DONE",
+        "nvarchar",
+        "d-1",
+    )
+
+
+async def test_the_types_are_read_once_per_connection_and_anew_by_the_next(
+    sql_server: TdsServer, open_repository: OpenRepository
+) -> None:
+    sql_server.answer = table_of(("varchar(128)", 128))
+    async with open_repository() as repository:
+        await apply(repository, ("d-1", "DONE"))
+        await apply(repository, ("d-2", "DONE"))
+    assert len(sql_server.heard("SELECT system_type_name")) == 1
+
+    sql_server.answer = table_of(("nvarchar(128)", 256))  # ALTER TABLE
+    async with open_repository() as repository:
+        await apply(repository, ("d-3", "DONE"))
+    assert [key.type for _, key in bound(sql_server)] == ["varchar", "varchar", "nvarchar"]
+
+
+async def test_the_catalogue_is_asked_for_the_table_as_the_update_names_it(
+    sql_server: TdsServer, open_repository: OpenRepository
+) -> None:
+    sql_server.answer = table_of(("varchar(128)", 128))
+    async with open_repository(
+        sql_sam_table="SAM.dbo.robots", sql_sam_deployment_column="the id"
+    ) as repository:
+        await apply(repository, ("d-1", "DONE"))
+    [asked] = sql_server.heard("SELECT system_type_name")
+    assert asked.parameters[0].value == (
+        "SELECT [the id], [status] FROM [SAM].[dbo].[robots] WHERE 1 = 0"
+    )
+
+
+async def test_what_the_callback_held_and_when_it_came_are_left_to_the_driver(
+    sql_server: TdsServer, open_repository: OpenRepository
+) -> None:
+    sql_server.answer = table_of(("varchar(128)", 128))
+    payload = '{"botOutput": "' + "ñ🤖" * 5000 + '"}'
+    async with open_repository(
+        sql_sam_payload_column="payload", sql_sam_finished_column="finished"
+    ) as repository:
+        for content in ("{}", payload, "{}"):
+            callback = Callback(next(NUMBERS), "d-1", "DONE", content.encode())
+            [applied] = (await repository.apply([callback], timeout=20)).results
+            assert applied.verdict is Verdict.UPDATED
+    values = bound(sql_server)
+    assert [value.value for _, value, *_ in values] == ["{}", payload, "{}"]
+    assert {(time.type, key.type) for _, _, time, key, _ in values} == {("datetime2", "varchar")}

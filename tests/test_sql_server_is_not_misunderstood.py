@@ -1,0 +1,240 @@
+"""What a SQL Server answers is taken for what it means: counts, triggers, errors, silence.
+
+The drivers are the real ones, Microsoft's and FreeTDS; the server is a stand-in that answers as
+[MS-TDS] says one does.
+"""
+
+import threading
+from collections.abc import AsyncIterator
+from itertools import count
+from typing import Any
+
+import pyodbc
+import pytest
+
+from sam.callback.model import Callback
+from sam.callback.settings import Settings
+from sam.callback.storage.connection_string import connection_string
+from sam.callback.storage.connector import DatabaseConnector
+from sam.callback.storage.dialects import SQL_SERVER, dialect_of
+from sam.callback.storage.errors import (
+    DatabaseUnavailableError,
+    ErrorClass,
+    LoginRefusedError,
+    advice_on,
+    classify,
+)
+from sam.callback.storage.robots import AppliedBatch, RobotRepository, Verdict
+from tests.support.proxy import proxy_to
+from tests.support.tds import Answer, Count, Error, Rows, Statement, TdsServer
+
+NUMBERS = count(1)
+ROW_FAULT, ROW_LUCK = ErrorClass.ROW_FAULT, ErrorClass.ROW_LUCK
+DATABASE, UNKNOWN = ErrorClass.DATABASE, ErrorClass.UNKNOWN
+
+
+@pytest.fixture
+async def repository(to_sql_server: dict[str, Any]) -> AsyncIterator[RobotRepository]:
+    settings = Settings(
+        _env_file=None, **{"callback_api_key": "k", "callback_db_timeout": 1, **to_sql_server}
+    )
+    connector = DatabaseConnector(settings)
+    await connector.open()
+    yield RobotRepository(connector, settings)
+    await connector.close()
+
+
+async def apply(repository: RobotRepository, *deployments: str) -> AppliedBatch:
+    callbacks = [Callback(next(NUMBERS), each, "DONE", None) for each in deployments]
+    return await repository.apply(callbacks, timeout=20)
+
+
+async def verdict(repository: RobotRepository) -> Verdict:
+    [applied] = (await apply(repository, "d-1")).results
+    return applied.verdict
+
+
+def answer_update(server: TdsServer, *answers: Answer, row: str | None = None) -> None:
+    """Let an UPDATE have these results, and the row have this status."""
+
+    def answer(statement: Statement) -> list[Answer]:
+        if statement.text.startswith("UPDATE"):
+            return list(answers)
+        if statement.text.startswith("SELECT [status]"):
+            return [Rows(("status",), ((row,),) if row is not None else ())]
+        return [Count(None)]
+
+    server.answer = answer
+
+
+@pytest.mark.parametrize(
+    ("answers", "row", "expected"),
+    [
+        ([Count(1)], None, Verdict.UPDATED),
+        ([Count(2)], None, Verdict.UPDATED),
+        ([Count(0)], None, Verdict.UNMATCHED),
+        # SET NOCOUNT ON: -1 by Microsoft's driver, 0 by FreeTDS.
+        ([Count(None)], "DONE", Verdict.UPDATED),
+        ([Count(None)], None, Verdict.UNMATCHED),
+        # The row came between the UPDATE and the look at it: to be tried again.
+        ([Count(0)], "RUNNING", Verdict.FAILED),
+        # A trigger's own counts come before the statement's.
+        ([Count(1), Count(0)], None, Verdict.UNMATCHED),
+        ([Count(0), Count(1)], None, Verdict.UPDATED),
+        ([Count(3), Count(None)], None, Verdict.UPDATED),
+        ([Rows(("a",), ((1,),)), Count(1)], None, Verdict.UPDATED),
+        ([Rows(("a",), ((1,),)), Count(0)], None, Verdict.UNMATCHED),
+    ],
+)
+async def test_counts(
+    answers: list[Answer],
+    row: str | None,
+    expected: Verdict,
+    sql_server: TdsServer,
+    repository: RobotRepository,
+) -> None:
+    answer_update(sql_server, *answers, row=row)
+    assert await verdict(repository) is expected
+
+
+async def test_an_error_after_a_triggers_count_is_not_missed(
+    sql_server: TdsServer, repository: RobotRepository
+) -> None:
+    answer_update(sql_server, Count(1), Error(50000, "Not on Sundays."))
+    [applied] = (await apply(repository, "d-1")).results
+    assert applied.verdict is Verdict.FAILED
+    assert "Not on Sundays." in applied.reason
+    assert "COMMIT" not in sql_server.ends[1:]  # the first is of the set-up
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [
+        (245, ROW_FAULT),
+        (515, ROW_FAULT),
+        (547, ROW_FAULT),
+        (2601, ROW_FAULT),
+        (2627, ROW_FAULT),
+        (2628, ROW_FAULT),
+        (8114, ROW_FAULT),
+        (8115, ROW_FAULT),
+        (8152, ROW_FAULT),
+        (8169, ROW_FAULT),
+        (1205, ROW_LUCK),
+        (1222, ROW_LUCK),
+        (3960, ROW_LUCK),
+        (207, DATABASE),
+        (208, DATABASE),
+        (229, DATABASE),
+        (976, DATABASE),
+        (983, DATABASE),
+        (4060, DATABASE),
+        (9002, DATABASE),
+        (10928, DATABASE),
+        (10929, DATABASE),
+        (18456, DATABASE),
+        (40197, DATABASE),
+        (40501, DATABASE),
+        (40613, DATABASE),
+        (50000, UNKNOWN),
+    ],
+)
+def test_errors(
+    number: int, expected: ErrorClass, sql_server: TdsServer, to_sql_server: dict[str, Any]
+) -> None:
+    settings = Settings(_env_file=None, callback_api_key="k", **to_sql_server)
+    answer_update(sql_server, Error(number))
+    connection = pyodbc.connect(connection_string(settings).text)
+    assert dialect_of(connection) is SQL_SERVER
+    cursor = connection.cursor()
+    with pytest.raises(pyodbc.Error) as caught:
+        cursor.execute("UPDATE robots SET status = ?", "DONE")
+    cursor.close()
+    connection.close()
+    assert classify(caught.value, SQL_SERVER) is expected
+
+
+async def test_one_bad_row_of_a_batch_does_not_hold_up_the_others(
+    sql_server: TdsServer, repository: RobotRepository
+) -> None:
+    def answer(statement: Statement) -> list[Answer]:
+        values = [value.value for value in statement.parameters]
+        if statement.text.startswith("UPDATE") and "d-2" in values:
+            return [Error(2628, "Truncated value: 'IBAN ES79'.")]
+        return [Count(1)]
+
+    sql_server.answer = answer
+    batch = await apply(repository, "d-1", "d-2", "d-3")
+    assert [applied.verdict for applied in batch.results] == [
+        Verdict.UPDATED,
+        Verdict.REFUSED,
+        Verdict.UPDATED,
+    ]
+    assert "ES79" not in batch.results[1].reason
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "advice"),
+    [
+        (18456, LoginRefusedError, "SQL_SAM_PASSWORD"),
+        (4060, DatabaseUnavailableError, "SQL_SAM_DATABASE"),
+    ],
+)
+async def test_a_login_that_is_refused(
+    number: int,
+    kind: type[Exception],
+    advice: str,
+    sql_server: TdsServer,
+    repository: RobotRepository,
+) -> None:
+    sql_server.login_error = Error(number, "Login failed for user 'sam'.")
+    with pytest.raises(kind, match=advice):
+        await repository.probe(timeout=20)
+
+
+async def test_a_statement_that_hangs_is_ended_by_the_query_time_out(
+    sql_server: TdsServer, repository: RobotRepository
+) -> None:
+    """Its thread is free again, though the caller has more time."""
+    release = threading.Event()
+
+    def answer(statement: Statement) -> list[Answer]:
+        if statement.text.startswith("UPDATE"):
+            release.wait(30)
+        return [Count(1)]
+
+    sql_server.answer = answer
+    threading.Timer(8, release.set).start()  # long after; the driver's request to cancel waits
+    [applied] = (await apply(repository, "d-1")).results
+    release.set()
+    assert applied.verdict in {Verdict.FAILED, Verdict.UNKNOWN}
+    assert await verdict(repository) is Verdict.UPDATED
+
+
+async def test_a_server_that_was_restarted_is_connected_with_anew(
+    sql_server: TdsServer, to_sql_server: dict[str, Any]
+) -> None:
+    answer_update(sql_server, Count(1))
+    with proxy_to(sql_server.port) as proxy:
+        through = {**to_sql_server, "sql_sam_server": f"127.0.0.1,{proxy.port}"}
+        settings = Settings(_env_file=None, callback_api_key="k", **through)
+        connector = DatabaseConnector(settings)
+        await connector.open()
+        repository = RobotRepository(connector, settings)
+        for _ in range(3):  # whichever of its connections is taken
+            assert await verdict(repository) is Verdict.UPDATED
+        proxy.cut()
+        connections = proxy.connections
+        assert await verdict(repository) is Verdict.UPDATED
+        assert proxy.connections > connections
+        await connector.close()
+
+
+@pytest.mark.parametrize("number", [20006, 20017])
+def test_freetds_numbers_of_a_lost_connection(number: int) -> None:
+    text = {20006: "Write to the server failed", 20017: "Unexpected EOF from the server"}[number]
+    error = pyodbc.Error(
+        "01000", f"[01000] [FreeTDS][SQL Server]{text} ({number}) (SQLExecDirectW)"
+    )
+    assert classify(error, SQL_SERVER) is DATABASE
+    assert not advice_on(error)
