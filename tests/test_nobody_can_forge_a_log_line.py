@@ -40,7 +40,9 @@ DECEPTIVE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u2
 @pytest.fixture
 def service(start_service: Callable[..., Service], sqlite_database: SqliteDatabase) -> Service:
     return start_service(
-        SQL_SAM_CONNECTION_STRING=sqlite_database.connection_string, CALLBACK_LOG_LEVEL="DEBUG"
+        SQL_SAM_CONNECTION_STRING=sqlite_database.connection_string,
+        CALLBACK_LOG_LEVEL="DEBUG",
+        CALLBACK_FORWARDED_ALLOW_IPS="127.0.0.1",  # X-Forwarded-For then names the client
     )
 
 
@@ -87,7 +89,6 @@ def test_a_path_or_a_query_cannot(service: Service) -> None:
     "header", [b"X-Request-ID", b"X-Forwarded-For", b"User-Agent", b"Content-Type"]
 )
 def test_a_header_cannot(header: bytes, service: Service) -> None:
-    """By a proxy that is trusted, X-Forwarded-For names the client."""
     for forgery in [*FORGERIES, "x" * 5_000]:
         value = forgery.encode("utf-8", "surrogatepass")
         for headers in (KEY_HEADER, b""):
@@ -96,6 +97,8 @@ def test_a_header_cannot(header: bytes, service: Service) -> None:
                 assert wire.status() in {400, 401, 404}
     check(service)
     assert max(len(text) for text in service.output) < 3_000
+    clients = {line["client"] for line in service.lines if line["event"] == "refused"}
+    assert any("forged" in client for client in clients) == (header == b"X-Forwarded-For")
 
 
 def test_a_method_cannot(service: Service) -> None:
