@@ -73,6 +73,24 @@ lint: .setup-test  ## style, types, import rules, spelling, scripts, workflows
 	$(RUN) yamllint --strict .
 	$(RUN) check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(RUN) check-jsonschema --builtin-schema vendor.compose-spec compose.yaml
+	$(RUN) check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(MAKE) --no-print-directory licences >/dev/null
+
+.PHONY: sbom
+SBOM ?= sbom.cdx.json
+sbom: .setup-run  ## write what the service consists of, with hashes, as CycloneDX
+	$(UV) export --locked --quiet --no-dev --format cyclonedx1.5 \
+	    --preview-features sbom-export --output-file $(SBOM) >/dev/null
+
+.PHONY: licences
+licences: .setup-test  ## list the licences of what the service needs; fail on one that is not allowed
+	@packages=$$($(UV) export --locked --quiet --no-dev --no-emit-project \
+	    --no-hashes --no-annotate --no-header) && \
+	$(RUN) pip-licenses --packages $$(echo "$$packages" | sed 's/[ =;].*//')
+
+.PHONY: audit
+audit: .setup-run  ## ask osv.dev for known vulnerabilities of what is locked
+	$(UV) audit --locked --preview-features audit-command
 
 .PHONY: setup
 setup: .setup-test .setup-faults .setup-browser  ## install all that the other targets need

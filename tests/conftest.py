@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from sam.callback.settings import Settings
+from tests.support import printed
 from tests.support.databases import (
     SAM_TEST_SQLSERVER,
     Database,
@@ -138,3 +139,21 @@ def start_service(tmp_path: Path) -> Iterator[Callable[..., Service]]:
 def service(start_service: Callable[..., Service], sqlite_database: SqliteDatabase) -> Service:
     """The service on a SQLite database."""
     return start_service(SQL_SAM_CONNECTION_STRING=sqlite_database.connection_string)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:  # noqa: ANN401 - xdist's
+    printed.searched.update(getattr(node, "workeroutput", {}).get("searched", {}))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if (output := getattr(session.config, "workeroutput", None)) is not None:
+        output["searched"] = dict(printed.searched)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if printed.searched:
+        terminalreporter.write_line(
+            "Searched for the key and the database's password: what {processes:,} processes "
+            "printed, {characters:,} characters.".format(**printed.searched)
+        )

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -19,7 +18,7 @@ import pytest
 from tests.support import log_lines
 from tests.support.callbacks import body
 from tests.support.databases import PostgresDatabase, SqliteDatabase
-from tests.support.service import KEY, Service, clean_environment
+from tests.support.service import KEY, Service, log_something
 
 COMMON = ["timestamp", "level", "event", "logger", "service", "version", "instance", "pid"]
 
@@ -94,29 +93,8 @@ def test_a_path_cannot_forge_a_line_nor_flood_it(service: Service) -> None:
     assert len(line["path"]) < 1100
 
 
-LOG_SOMETHING = """
-import logging, sys, threading, warnings
-from sam.callback import logs
-from sam.callback.settings import LogFormat, LogLevel
-logs.configure(LogLevel.INFO, LogFormat(sys.argv[1]))
-log = logs.get_logger("test")
-"""
-
-
-def _log(what: str, line_format: str = "json") -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-c", LOG_SOMETHING + what, line_format],
-        env=clean_environment(PYTHONPATH=str(Path(__file__).parent.parent)),
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        timeout=30,
-        check=False,
-    )
-
-
 def _line(what: str) -> dict[str, Any]:
-    run = _log(what)
+    run = log_something(what)
     assert run.stderr == ""
     [text] = run.stdout.splitlines()
     line: dict[str, Any] = json.loads(text)
@@ -168,23 +146,26 @@ def test_what_json_cannot_hold_does_not_lose_the_line() -> None:
 
 
 def test_a_level_that_is_off_is_not_written() -> None:
-    assert _log("log.debug('no'); logging.getLogger('x').debug('no')").stdout == ""
+    assert log_something("log.debug('no'); logging.getLogger('x').debug('no')").stdout == ""
 
 
 def test_a_closed_standard_output_does_not_stop_the_service() -> None:
-    run = _log("sys.stdout.close(); log.info('lost'); print('alive', file=sys.__stderr__)")
+    run = log_something("sys.stdout.close(); log.info('lost'); print('alive', file=sys.__stderr__)")
     assert run.returncode == 0
     assert run.stderr == "alive\n"
 
 
-def test_a_value_cannot_forge_a_console_line() -> None:
-    run = _log(r"log.info('seen', path='/\x1b[2K\n12:00 [info] forged\x85')", "console")
-    assert len(run.stdout.splitlines()) == 1
+def test_an_exceptions_message_cannot_forge_a_console_line() -> None:
+    run = log_something("raise RuntimeError('boom\\n12:00:00 [info] forged \\x1b[2K')", "console")
+    assert "forged" in run.stdout
+    first, *rest = run.stdout.removesuffix("\n").split("\n")
+    assert "crash" in first
+    assert all(line.startswith("  ") for line in rest)
     assert "\x1b" not in run.stdout
 
 
 def test_console_lines_are_for_people() -> None:
-    run = _log("log.info('hello', number=1)", "console")
+    run = log_something("log.info('hello', number=1)", "console")
     assert "hello" in run.stdout
     assert "number=1" in run.stdout
     assert "\x1b" not in run.stdout  # not a terminal, so no colour

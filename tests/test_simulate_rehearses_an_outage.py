@@ -24,6 +24,7 @@ from sam.callback.commands.client.load import Plan, Tally, send_load
 from sam.callback.commands.client.target import Target
 from sam.callback.model import Outcome
 from sam.callback.service.schemas import CallbackAnswer, CallbackPayload
+from tests.support import printed
 from tests.support.conditions import eventually
 from tests.support.databases import SqliteDatabase
 from tests.support.load import spooled
@@ -155,7 +156,8 @@ def test_a_service_that_dies_is_counted_and_is_exit_status_1(service: Service) -
     process = start(service, "--rate", "100", "--duration", "3", "--json")
     eventually(lambda: len(callbacks(service)) > 20)
     service.kill()
-    output, _ = process.communicate(timeout=30)
+    output, errors = process.communicate(timeout=30)
+    printed.search({}, [output, errors])
     assert process.returncode == 1
     summary = json.loads(output)
     assert summary["callbacks"] == 300
@@ -188,6 +190,7 @@ def test_ctrl_c_sums_up_so_far(service: Service) -> None:
     eventually(lambda: len(callbacks(service)) > 5)
     process.send_signal(signal.SIGINT)
     output, errors = process.communicate(timeout=20)
+    printed.search({}, [output, errors])
     assert process.returncode == 130
     assert " callbacks in " in output
     assert "unmatched" in output
@@ -217,6 +220,7 @@ def test_a_terminal_shows_a_bar_and_a_pipe_none(service: Service) -> None:
         seen += part
     output, _ = process.communicate(timeout=20)
     os.close(ours)
+    printed.search({}, [seen.decode(), output.decode()])
     assert process.returncode == 0
     assert "100%" in seen.decode()
     assert "20 unmatched" in seen.decode()

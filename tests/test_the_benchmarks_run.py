@@ -1,5 +1,6 @@
 """The benchmarks measure what they say, and write their page. How fast it is, no test asks."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -61,3 +62,16 @@ def test_a_small_run_has_figures_for_each_subject_and_a_page(
     for plot in ("throughput.svg", "cpu.svg", "latency.svg"):
         assert f"benchmarks/{plot}" in page
         assert (tmp_path / "benchmarks" / plot).stat().st_size > 0
+
+
+def test_the_time_of_a_refusal_is_measured_with_its_controls() -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "tests.benchmarks.key_timing", "--rounds", "100"],
+        cwd=CHECKOUT,
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=50,
+    )
+    assert len(re.findall(r"^ .* median +\d+ ns .*means.* t ", run.stdout, re.MULTILINE)) == 11
+    assert run.stdout.count("Control: ") == 2

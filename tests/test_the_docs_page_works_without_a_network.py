@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.browser
 
+TELL_VIOLATIONS = """
+addEventListener("securitypolicyviolation",
+    event => console.log(`not allowed: ${event.effectiveDirective} ${event.blockedURI}`))
+"""
+
 
 @pytest.fixture
 def browser() -> "Iterator[Browser]":
@@ -55,6 +60,7 @@ def test_authorize_then_try_it_out(
             route.abort()
 
     page = browser.new_page()
+    page.add_init_script(TELL_VIOLATIONS)
     page.route("**/*", only_the_service)
     page.on("console", lambda message: complaints.append(message.text))
     page.on("pageerror", lambda error: complaints.append(str(error)))
@@ -79,3 +85,48 @@ def test_authorize_then_try_it_out(
     assert sqlite_database.statuses() == {"d-1": "RUN_COMPLETED"}
     assert elsewhere == []
     assert complaints == []
+
+
+def test_nothing_that_is_not_its_own_runs_on_the_page(browser: "Browser", service: Service) -> None:
+    """The policy works: what somebody got into the page would not run, nor call anywhere."""
+    page = browser.new_page()
+    page.add_init_script(TELL_VIOLATIONS)
+    violations: list[str] = []
+    page.on(
+        "console",
+        lambda message: (
+            violations.append(message.text) if message.text.startswith("not allowed: ") else None
+        ),
+    )
+    page.goto(service.url + "/docs")
+    page.wait_for_selector("#operations-Callbacks-callback_callback_post")
+    assert violations == []
+
+    page.evaluate(
+        """() => {
+            const inline = document.createElement("script");
+            inline.textContent = "window.itRan = true";
+            const style = document.createElement("style");
+            style.textContent = "body { display: none }";
+            const frame = document.createElement("iframe");
+            frame.src = "/docs";
+            const picture = document.createElement("img");
+            picture.src = "http://127.0.0.1:9/";
+            const handler = document.createElement("b");
+            document.body.append(inline, style, frame, picture, handler);
+            handler.setAttribute("onclick", "window.itRan = true");
+            handler.click();
+            fetch("http://127.0.0.1:9/").catch(() => {});
+        }"""
+    )
+    page.wait_for_function("() => true")
+    seen = {violation.removeprefix("not allowed: ").split()[0] for violation in violations}
+    assert seen == {
+        "script-src-elem",
+        "script-src-attr",
+        "style-src-elem",
+        "frame-src",
+        "img-src",
+        "connect-src",
+    }
+    assert page.evaluate("window.itRan") is None

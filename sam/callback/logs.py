@@ -8,6 +8,7 @@ one name and one place. Fields of every line, in this order: ``timestamp`` (UTC,
 
 import logging
 import os
+import re
 import socket
 import sys
 import threading
@@ -27,6 +28,11 @@ from sam.callback.settings import LogFormat, LogLevel
 SERVICE: Final = "sam-callback"
 MAX_FIELD_CHARACTERS: Final = 1_024
 MAX_TRACEBACK_CHARACTERS: Final = 16_384
+
+# JSON may hold these as they are, and leaves them to whoever shows the line: DEL and the controls
+# of Latin-1, which a terminal may obey; what ends a line for some programs; what turns the
+# direction of writing, so that a line reads otherwise than it is.
+_DECEPTIVE: Final = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 def get_logger(name: str) -> FilteringBoundLogger:
@@ -133,10 +139,16 @@ class _JsonLine:
             line["request_id"] = fields.pop("request_id")
         line |= fields
         try:
-            return _dumps(line)
+            text = _dumps(line)
         except TypeError:
             # A lone surrogate, or an integer over 64 bits: neither may lose a line.
-            return _dumps({key: _representable(value) for key, value in line.items()})
+            text = _dumps({key: _representable(value) for key, value in line.items()})
+        return text if text.isascii() and b"\x7f" not in text else _escape_deceptive(text)
+
+
+def _escape_deceptive(line: bytes) -> bytes:
+    # In valid JSON they can stand in strings alone, and there an escape means the same.
+    return _DECEPTIVE.sub(lambda found: f"\\u{ord(found[0]):04x}", line.decode()).encode()
 
 
 def _dumps(value: object) -> bytes:
@@ -164,7 +176,11 @@ def _console_line(*, colors: bool) -> Processor:
 
     def line(logger: WrappedLogger, method: str, fields: EventDict) -> bytes:
         for key, value in fields.items():
-            if isinstance(value, str) and key != "exception" and not value.isprintable():
+            if key == "exception":
+                # Indented, for a message in it may have lines that look like ours.
+                lines = map(_printable, value.split("\n"))
+                fields[key] = "\n".join(f"  {line}" for line in lines)
+            elif isinstance(value, str) and not value.isprintable():
                 fields[key] = _printable(value)
         text = render(logger, method, add_time(logger, method, fields))
         return text.encode("utf-8", "backslashreplace")

@@ -12,9 +12,9 @@ from typing import Any, Final
 
 import httpx
 
-from tests.support import log_lines
+from tests.support import log_lines, printed
 
-KEY: Final = "test-key-5f2c9e"
+KEY: Final = printed.KEY
 START_SECONDS: Final = 30
 STOP_SECONDS: Final = 12
 
@@ -36,9 +36,7 @@ class Service:
         self, directory: Path, environment: Mapping[str, str], arguments: tuple[str, ...] = ()
     ) -> None:
         self.directory = directory
-        self._secrets = [
-            value for name, value in environment.items() if "KEY" in name or "PASSWORD" in name
-        ]
+        self._environment = environment
         self.lines: list[dict[str, Any]] = []
         self.output: list[str] = []
         self._exit_status: int | None = None
@@ -96,8 +94,8 @@ class Service:
         self._reader.join(timeout=5)
         if line := found():
             return line
-        assert self._process.stderr is not None
-        raise AssertionError(f"the service ended: {self._process.stderr.read()} {self.output}")
+        self._exit_status = self._process.wait()
+        raise AssertionError(f"the service ended: {self._errors()} {self.output}")
 
     def wait_for_event(self, event: str, seconds: float = 10) -> dict[str, Any]:
         """Wait for a line with this event."""
@@ -109,14 +107,11 @@ class Service:
             self._process.send_signal(signal_number)
 
     def kill(self) -> None:
-        """End it as a power cut would; each whole line until then is one."""
+        """End it as a power cut would; search and check what it printed until then."""
+        self._exit_status = 0
         self._process.kill()
         self._process.wait()
-        self._reader.join(timeout=5)
-        for stream in (self._process.stdout, self._process.stderr):
-            if stream is not None:
-                stream.close()
-        self._exit_status = 0
+        self._errors()
         log_lines.check(self.lines)
 
     def stop(self, signal_number: int = signal.SIGTERM) -> int:
@@ -130,20 +125,25 @@ class Service:
         try:
             status = self._process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
-            self._process.kill()
+            self.kill()
             raise
-        finally:
-            self._reader.join(timeout=5)
-        assert self._process.stderr is not None
-        assert self._process.stdout is not None
-        errors = self._process.stderr.read()
-        self._process.stderr.close()
-        self._process.stdout.close()
-        for secret in self._secrets:
-            assert not any(secret in text for text in [errors, *self.output])
+        errors = self._errors()
         assert not errors, errors
         log_lines.check(self.lines)
         return status
+
+    def _errors(self) -> str:
+        """Return what it wrote to standard error, once it has ended; search both streams."""
+        self._reader.join(timeout=5)
+        assert self._process.stderr is not None
+        assert self._process.stdout is not None
+        if self._process.stderr.closed:
+            return ""  # they were returned before
+        errors = self._process.stderr.read()
+        self._process.stderr.close()
+        self._process.stdout.close()
+        printed.search(self._environment, [errors, *self.output])
+        return errors
 
     def _read(self) -> None:
         assert self._process.stdout is not None
@@ -160,8 +160,8 @@ class Service:
 def run_to_its_end(
     directory: Path, environment: Mapping[str, str], *arguments: str
 ) -> "subprocess.CompletedProcess[str]":
-    """Run the command line until it ends by itself."""
-    return subprocess.run(
+    """Run the command line until it ends by itself; search what it printed for secrets."""
+    run = subprocess.run(
         [sys.executable, "-m", "sam.callback", *arguments],
         cwd=directory,
         env=clean_environment(**environment),
@@ -170,5 +170,29 @@ def run_to_its_end(
         text=True,
         encoding="utf-8",
         timeout=60,
+        check=False,
+    )
+    printed.search(environment, [run.stdout, run.stderr])
+    return run
+
+
+_LOG_SOMETHING: Final = """
+import logging, sys, threading, warnings
+from sam.callback import logs
+from sam.callback.settings import LogFormat, LogLevel
+logs.configure(LogLevel.INFO, LogFormat(sys.argv[1]))
+log = logs.get_logger("test")
+"""
+
+
+def log_something(what: str, line_format: str = "json") -> "subprocess.CompletedProcess[str]":
+    """Run statements in a process that logs as the service does; they find its `log`."""
+    return subprocess.run(
+        [sys.executable, "-c", _LOG_SOMETHING + what, line_format],
+        env=clean_environment(PYTHONPATH=str(Path(__file__).parents[2])),
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=30,
         check=False,
     )

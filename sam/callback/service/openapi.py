@@ -3,12 +3,13 @@
 from http import HTTPStatus
 from typing import Any, Final
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from fastapi.openapi.utils import get_openapi
 from fastapi_offline import FastAPIOffline
+from starlette.responses import HTMLResponse
 
-from sam.callback import __version__
 from sam.callback.service import api_key, request_log
+from sam.callback.service.docs_page import ASSETS, docs_page
 from sam.callback.service.schemas import (
     CallbackPayload,
     ErrorAnswer,
@@ -23,10 +24,11 @@ _ASSETS_PATH = "/docs/assets"
 PUBLIC_PATHS: Final = (
     DOCS_PATH,
     OPENAPI_PATH,
-    f"{_ASSETS_PATH}/swagger-ui-bundle.js",
-    f"{_ASSETS_PATH}/swagger-ui.css",
-    f"{_ASSETS_PATH}/favicon.png",
+    *(f"{_ASSETS_PATH}/{name}" for name in ASSETS),
 )
+
+API_VERSION: Final = "1"
+"""The contract's; which release answers, the public need not know."""
 
 _TITLE = "SAM Callback Service"
 _DESCRIPTION = (
@@ -38,18 +40,21 @@ _SECURITY_SCHEME = "ApiKey"
 
 def create_documented_app(*, docs: bool, **kwargs: Any) -> FastAPI:  # noqa: ANN401 - FastAPI's own
     """Make the FastAPI app, with /docs and /openapi.json if `docs`, else with neither."""
-    kwargs |= {"title": _TITLE, "description": _DESCRIPTION, "version": __version__}
+    kwargs |= {"title": _TITLE, "description": _DESCRIPTION, "version": API_VERSION}
     if not docs:
         return FastAPI(docs_url=None, redoc_url=None, openapi_url=None, **kwargs)
     app: FastAPI = FastAPIOffline(
-        docs_url=DOCS_PATH,
+        docs_url=None,
         redoc_url=None,
         openapi_url=OPENAPI_PATH,
         static_url=_ASSETS_PATH,
-        # Swagger UI would send the document to a validator on the internet.
-        swagger_ui_parameters={"validatorUrl": None},
         **kwargs,
     )
+
+    @app.get(DOCS_PATH, include_in_schema=False)
+    async def docs_of(request: Request) -> HTMLResponse:
+        return docs_page(request, title=_TITLE, openapi_path=OPENAPI_PATH, assets_path=_ASSETS_PATH)
+
     app.openapi = lambda: _document(app)  # type: ignore[method-assign]  # as FastAPI documents it
     return app
 

@@ -1,0 +1,30 @@
+"""Beside each line of docs/security.md's threat model is a test, and it exists."""
+
+import re
+from pathlib import Path
+
+CHECKOUT = Path(__file__).parents[1]
+PAGE = CHECKOUT / "docs/security.md"
+LINK = re.compile(r"\]\(([^)#]+)")
+
+
+def threats() -> dict[str, str]:
+    """What may be tried, and what stands in the last column."""
+    text = PAGE.read_text(encoding="utf-8")
+    section = text.partition("## The threats, and what is done\n")[2].partition("\n## ")[0]
+    rows = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("|")]
+    return {cells[0].strip(): cells[-1].strip() for cells in rows[2:]}
+
+
+def test_each_threat_names_a_test_or_says_that_there_is_none() -> None:
+    named = threats()
+    assert len(named) > 20
+    for threat, shown_by in named.items():
+        assert shown_by == "none" or "../tests/test_" in shown_by, threat
+    assert list(named.values()).count("none") == 1  # a replay by who has the key
+
+
+def test_whatever_it_links_to_exists() -> None:
+    for page in (PAGE, CHECKOUT / "SECURITY.md"):
+        for target in LINK.findall(page.read_text(encoding="utf-8")):
+            assert page.parent.joinpath(target).is_file(), target
