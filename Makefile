@@ -29,12 +29,12 @@ test-faults: .setup-faults  ## break things for minutes: kills, silence, locks, 
 
 .PHONY: test-fuzz
 test-fuzz: .setup-test  ## 20,000 requests that nobody would write, the same ones each time
-	$(RUN) --group fuzz pytest -n 2 --dist worksteal -m fuzz
+	$(RUN) --group fuzz pytest -n 2 --dist worksteal -m fuzz tests/fuzz
 
 .PHONY: fuzz
 fuzz: .setup-test  ## a million others (or SAM_FUZZ_REQUESTS=n, SAM_FUZZ_SEED=text): an hour
 	SAM_FUZZ_REQUESTS=$${SAM_FUZZ_REQUESTS:-1000000} SAM_FUZZ_SEED=$${SAM_FUZZ_SEED:-$$(date +%s)} \
-	    $(RUN) --group fuzz pytest -q -n 2 --dist worksteal -m fuzz
+	    $(RUN) --group fuzz pytest -q -n 2 --dist worksteal -m fuzz tests/fuzz
 
 .PHONY: test-browser
 test-browser: .setup-test .setup-browser  ## the docs page in a headless Chromium, without a network

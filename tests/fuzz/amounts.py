@@ -4,16 +4,25 @@ import os
 from typing import Final
 
 REQUESTS: Final = int(os.environ.get("SAM_FUZZ_REQUESTS", "20000"))
-"""In all, about."""
+"""In all, at least about."""
 
 SEED: Final = os.environ.get("SAM_FUZZ_SEED", "1")
 """Any text."""
 
-BODIES: Final = REQUESTS // 8
-EXAMPLES: Final = REQUESTS // 20
-"""For each operation of the API; a callback's has by far the most of them."""
+EXAMPLES: Final = min(REQUESTS // 20, 5_000)
+"""Schemathesis' for each operation; there are three, and only a callback has much to vary."""
 
-ROUND_REQUESTS: Final = 4_000
-"""What one process of the service gets by way of raw sockets: its log is kept in memory."""
+# Each round has a process of the service to itself: its log is kept in memory, and the bodies that
+# it did not understand on a disk.
+ROUND_OF_BODIES: Final = 2_500
+ROUND_OF_BYTES: Final = 4_000
 
-ROUNDS: Final = max(1, (REQUESTS - BODIES - 2 * EXAMPLES) // ROUND_REQUESTS)
+
+def _rounds(requests: int, size: int) -> int:
+    return max(1, -(-requests // size))
+
+
+ROUNDS_OF_BODIES: Final = _rounds(REQUESTS // 8, ROUND_OF_BODIES)
+ROUNDS_OF_BYTES: Final = _rounds(
+    REQUESTS - ROUNDS_OF_BODIES * ROUND_OF_BODIES - 2 * EXAMPLES, ROUND_OF_BYTES
+)

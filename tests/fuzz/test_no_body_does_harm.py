@@ -18,7 +18,7 @@ from tests.support.databases import SqliteDatabase
 from tests.support.load import spooled
 from tests.support.service import Service
 
-pytestmark = [pytest.mark.fuzz, pytest.mark.timeout(0)]  # as long as `make fuzz` is asked to
+pytestmark = [pytest.mark.fuzz, pytest.mark.timeout(300)]
 
 MIB: Final = 1 << 20
 ROBOTS: Final = [f"d-{number}" for number in range(20)] + ["ñandú-🤖", "e\u0301", "\u202ed", "İ"]
@@ -133,8 +133,12 @@ def _as_python_reads(content: bytes) -> dict[str, Any]:
     return value
 
 
+@pytest.mark.parametrize("number", range(amounts.ROUNDS_OF_BODIES))
 def test_a_body_is_recorded_as_it_says_or_kept_as_invalid(
-    target: Service, sqlite_database: SqliteDatabase, count: Callable[[Counter[str]], None]
+    number: int,
+    target: Service,
+    sqlite_database: SqliteDatabase,
+    count: Callable[[Counter[str]], None],
 ) -> None:
     sqlite_database.execute("DELETE FROM robots")
     sqlite_database.add_robots(ROBOTS)
@@ -143,9 +147,9 @@ def test_a_body_is_recorded_as_it_says_or_kept_as_invalid(
     counts: Counter[str] = Counter()
     client = target.client()
 
-    @hypothesis.seed(amounts.SEED)
+    @hypothesis.seed(f"{amounts.SEED}-{number}")
     @settings(
-        max_examples=amounts.BODIES,
+        max_examples=amounts.ROUND_OF_BODIES,
         database=None,
         deadline=None,
         suppress_health_check=list(HealthCheck),
