@@ -45,4 +45,8 @@ async def read_body(request: Request, *, max_bytes: int, timeout: float) -> byte
 
 def _too_large(request: Request, max_bytes: int) -> HTTPException:
     line_of(request.scope)["reason"] = "body_too_large"
-    return HTTPException(413, f"The body is larger than {max_bytes} bytes.")
+    return HTTPException(
+        413,
+        f"The body is larger than {max_bytes} bytes.",
+        headers={"Connection": "close"},  # it may be more than is read of what nobody wants
+    )
