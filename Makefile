@@ -20,12 +20,21 @@ demo: .setup-run  ## show the whole story in one go, and end
 	@$(RUN) --no-dev -m sam.callback demo
 
 .PHONY: test
-test: .setup-test  ## the tests, but for the two kinds below
-	$(RUN) pytest -n auto -m "not browser and not faults and not container"
+test: .setup-test  ## the tests, but for the kinds below
+	$(RUN) pytest -n auto -m "not browser and not faults and not fuzz and not container"
 
 .PHONY: test-faults
 test-faults: .setup-faults  ## break things for minutes: kills, silence, locks, full disks
 	$(RUN) pytest -n 3 --dist worksteal -m faults  # two cores: they mostly wait
+
+.PHONY: test-fuzz
+test-fuzz: .setup-test  ## 20,000 requests that nobody would write, the same ones each time
+	$(RUN) --group fuzz pytest -n 2 --dist worksteal -m fuzz tests/fuzz
+
+.PHONY: fuzz
+fuzz: .setup-test  ## a million others (or SAM_FUZZ_REQUESTS=n, SAM_FUZZ_SEED=text): an hour
+	SAM_FUZZ_REQUESTS=$${SAM_FUZZ_REQUESTS:-1000000} SAM_FUZZ_SEED=$${SAM_FUZZ_SEED:-$$(date +%s)} \
+	    $(RUN) --group fuzz pytest -q -n 2 --dist worksteal -m fuzz tests/fuzz
 
 .PHONY: test-browser
 test-browser: .setup-test .setup-browser  ## the docs page in a headless Chromium, without a network

@@ -92,3 +92,11 @@ def test_a_second_signal_ends_the_wait(
     service.send_signal(signal.SIGTERM)
     eventually(lambda: ready(service) == (503, "draining"))
     assert service.stop() == 0
+
+
+def test_a_probe_in_the_wrong_way_is_told_the_right_ones(service: Service) -> None:
+    with service.client() as client:
+        for path in ("/health", "/ready"):
+            response = client.post(path)
+            assert response.status_code == 405
+            assert set(response.headers["Allow"].split(", ")) == {"GET", "HEAD"}

@@ -51,6 +51,8 @@ async def test_a_protocol_keeps_its_state_where_ours_looks_for_it() -> None:
     assert (protocol.url, protocol.headers) == (b"/1", [(b"expect", b"100-continue")])
     assert protocol.expect_100_continue
     assert first.scope is protocol.scope
+    assert first.scope["headers"] is protocol.headers
+    assert first.waiting_for_100_continue
     assert first.transport is transport
     assert (first.keep_alive, first.disconnected) == (True, False)
     assert (first.response_started, first.response_complete) == (False, False)

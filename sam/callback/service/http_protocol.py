@@ -86,6 +86,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._awaited = _Awaited.NOTHING
         self._timed = _Awaited.HEADERS  # since the connection was accepted
         self._header_bytes = 0
+        self._has_body_grown = False
         self._discarded_bytes = 0
         self._is_deaf = False
 
@@ -134,10 +135,15 @@ class HttpProtocol(HttpToolsProtocol):
             return
         super().on_headers_complete()
         self.cycle.transport = self._answers  # type: ignore[assignment]  # all that it uses
+        # What comes behind a chunked body is no header, or a key there would be one (RFC 9110,
+        # 6.5.1).
+        self.headers = []
+        self._header_bytes = 0
         self._awaited = self._timed = _Awaited.BODY
         self._connection.deadline = self._connection.idle_since = math.inf
 
     def on_body(self, body: bytes) -> None:  # noqa: D102 - httptools'
+        self._has_body_grown = True
         if self.cycle.response_complete:
             self._discard(len(body))
             return
@@ -225,8 +231,11 @@ class HttpProtocol(HttpToolsProtocol):
                 self._header_bytes += len(data)
             elif self._timed is not self._awaited:
                 self._restart_clock()
-            if self._awaited is _Awaited.HEADERS:
-                self._refuse_excess(self._header_bytes)
+            if self._awaited is _Awaited.BODY:
+                # Trailers and the like: all that is no body, as long as none of it comes.
+                grown, self._has_body_grown = self._has_body_grown, False
+                self._header_bytes = 0 if grown else self._header_bytes + len(data)
+            self._refuse_excess(self._header_bytes)
         except httptools.HttpParserUpgrade as upgrade:
             self._go_on_without_upgrade(data[upgrade.args[0] :])
         except _Refusal as refusal:
@@ -280,6 +289,7 @@ class HttpProtocol(HttpToolsProtocol):
             # The request is told, writes its own line and counts it.
             line_of(cycle.scope)["reason"] = refusal.reason  # type: ignore[arg-type]  # Starlette's type
             cycle.disconnected = True
+            cycle.waiting_for_100_continue = False  # it may not have begun: nothing more is sent
             cycle.message_event.set()
             return
         self._metrics.refused(refusal.reason)

@@ -20,7 +20,8 @@ async def read_body(request: Request, *, max_bytes: int, timeout: float) -> byte
         HTTPException: 413 if it is too large, 408 if it is too slow.
         starlette.requests.ClientDisconnect: If the sender hung up.
     """
-    length = request.headers.get("content-length", "")
+    # HTTP allows zeros before it, without limit; Python does not.
+    length = request.headers.get("content-length", "").lstrip("0")
     if length.isdecimal() and int(length) > max_bytes:
         raise _too_large(request, max_bytes)
     chunks: list[bytes] = []
@@ -44,4 +45,8 @@ async def read_body(request: Request, *, max_bytes: int, timeout: float) -> byte
 
 def _too_large(request: Request, max_bytes: int) -> HTTPException:
     line_of(request.scope)["reason"] = "body_too_large"
-    return HTTPException(413, f"The body is larger than {max_bytes} bytes.")
+    return HTTPException(
+        413,
+        f"The body is larger than {max_bytes} bytes.",
+        headers={"Connection": "close"},  # it may be more than is read of what nobody wants
+    )

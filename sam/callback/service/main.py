@@ -51,18 +51,19 @@ def create_app(settings: Settings) -> FastAPI:
     # First, so that it is found first: each route before it costs a regular expression.
     app.router.routes.insert(0, callback_route(inbox, settings))
 
+    # The route below answers, so that `Allow` names both methods; the one above is documented.
     @app.get(
         HEALTH_PATH,
         tags=["Probes"],
         summary="Does the process live?",
         response_model=HealthAnswer,
     )
-    @app.head(HEALTH_PATH, include_in_schema=False)
+    @app.api_route(HEALTH_PATH, methods=["GET", "HEAD"], include_in_schema=False)
     async def health() -> Response:
         return Response(b'{"status":"ok"}', media_type="application/json")
 
     @app.get(READY_PATH, tags=["Probes"], response_model=ReadyAnswer, **openapi.READY_OPERATION)
-    @app.head(READY_PATH, include_in_schema=False)
+    @app.api_route(READY_PATH, methods=["GET", "HEAD"], include_in_schema=False)
     async def ready() -> Response:
         state = inbox.state()
         can_take = state.readiness in {Readiness.OK, Readiness.DEGRADED}

@@ -1,0 +1,92 @@
+"""What is said on one connection, and what a strict reading of it allows as an answer."""
+
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+
+class End(Enum):
+    """How a connection must end once all has been sent."""
+
+    OPEN = auto()
+    """It stays open for the next request, unless the last one asked for the contrary."""
+
+    CLOSED = auto()
+    """The service closes it by itself, at once."""
+
+    LATE = auto()
+    """The service closes it by itself, when its time limits have passed."""
+
+    OURS = auto()
+    """Nobody can tell: we close it, and the service follows."""
+
+
+@dataclass(slots=True)
+class Request:
+    """A well-formed request.
+
+    Attributes:
+        data: Its bytes.
+        statuses: What may be answered.
+        deployment_id: The deployment in its body, which nothing else names.
+        status: The status in its body.
+        is_taken: Whether it is a callback with the key: recorded exactly once, else never.
+        is_head: Whether the answer has no body.
+        closes: Whether the answer is the last on its connection.
+    """
+
+    data: bytes
+    statuses: frozenset[int]
+    deployment_id: str
+    status: str
+    is_taken: bool = False
+    is_head: bool = False
+    closes: bool = False
+
+
+@dataclass(slots=True)
+class Tail:
+    """What comes after the last well-formed request, and is none.
+
+    Attributes:
+        kind: What is wrong with it.
+        data: Its bytes.
+        statuses: What may be answered; empty where anything below 500 may.
+        end: How the connection must end.
+        never: Deployments that may not be recorded.
+        maybe: Deployments that may be recorded, as often as 200 is answered at the least.
+    """
+
+    kind: str
+    data: bytes
+    statuses: frozenset[int]
+    end: End
+    never: list[str] = field(default_factory=list)
+    maybe: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Conversation:
+    """One connection.
+
+    Attributes:
+        name: Its number, to find it again.
+        requests: Each gets one answer, in their order.
+        tail: What comes after them, if anything.
+        borders: Where a packet ends.
+    """
+
+    name: str
+    requests: list[Request]
+    tail: Tail | None
+    borders: list[int]
+
+    @property
+    def data(self) -> bytes:
+        """All that is sent."""
+        tail = self.tail.data if self.tail else b""
+        return b"".join(request.data for request in self.requests) + tail
+
+    @property
+    def size(self) -> int:
+        """How many requests it has, whatever is wrong with them."""
+        return len(self.requests) + (self.tail is not None)
