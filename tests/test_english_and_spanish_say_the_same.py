@@ -1,4 +1,4 @@
-"""SAM's operators read Spanish: each page for them has the variables and commands of the English one."""
+"""SAM's operators read Spanish: their pages have the variables and commands of the English ones."""
 
 import re
 
@@ -35,7 +35,7 @@ def targets(text: str) -> set[str]:
 
 def in_code(text: str) -> set[str]:
     """What stands in backticks, which no language changes."""
-    return set(re.findall(r"`([^`\n]+)`", markdown.prose(text)))
+    return {" ".join(code.split()) for code in re.findall(r"`([^`]+)`", markdown.prose(text))}
 
 
 @pytest.mark.parametrize("name", PAGES)
