@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from pydantic import ByteSize, SecretStr
 from pydantic.fields import FieldInfo
@@ -77,10 +77,10 @@ def default_of(field: FieldInfo) -> str:
     if isinstance(value, ByteSize):
         size = next(size for size in _SIZES if value % size == 0)
         return f"{value // size} {_SIZES[size]}"
-    if Seconds.__metadata__[0] in field.metadata:
+    if get_args(Seconds)[1] in field.metadata:
         unit = next((unit for unit in _UNITS if value and value % unit == 0), 1)
         return f"{value // unit} {_UNITS[unit]}"
-    return str(value)
+    return value.as_posix() if isinstance(value, Path) else str(value)
 
 
 def settings_table() -> str:
