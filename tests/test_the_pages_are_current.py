@@ -4,7 +4,6 @@ import pytest
 
 from tests.support import pages
 
-
 # The app looks for SQLite's driver, as the tests that start a server do.
 NEED_A_DRIVER = {"docs/reference/http.md"}
 

@@ -63,7 +63,7 @@ def house_map() -> str:
             rows += [f"`{name}`: {summary}", ""]
         else:
             rows += ["| module | |", "|---|---|"] * ("| module | |" not in rows)
-            rows.append(f"| [{name}]({path}) | {summary.replace('|', '&#124;')} |")
+            rows.append(f"| [`{name}`]({path}) | {summary.replace('|', '&#124;')} |")
     return "\n\n".join("\n".join(rows).strip() for rows in folders.values()) + "\n"
 
 
