@@ -113,6 +113,8 @@ def cli_page() -> str:
     text = html.unescape(run.stdout).strip()
     # What follows an exit status in the help is laid out for a terminal.
     text = re.sub(r"(?m)^ +(\d+)  (.+)$", r"* `\1`: \2", text)
+    # Typer cuts a long summary short in the list of commands; each has it in full below.
+    text = re.sub(r"(?m)^(\* `\w+`): .*\.\.\.$", r"\1", text)
     return _generated(text.replace("Exit status\n", "**Exit status**:\n"))
 
 
