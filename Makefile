@@ -23,6 +23,10 @@ demo: .setup-run  ## show the whole story in one go, and end
 test: .setup-test  ## the tests, but for the kinds below
 	$(RUN) pytest -n auto -m "not browser and not faults and not fuzz and not container"
 
+.PHONY: coverage
+coverage: .setup-test  ## what of the code `make test` runs, by branches, the service's processes included
+	$(RUN) pytest -n auto -m "not browser and not faults and not container" --cov --cov-report=term-missing
+
 .PHONY: test-faults
 test-faults: .setup-faults  ## break things for minutes: kills, silence, locks, full disks
 	$(RUN) pytest -n 3 --dist worksteal -m faults  # two cores: they mostly wait
@@ -58,6 +62,11 @@ test-container: .setup-test  ## build the image and run it, where a container en
 	    echo "NOT RUN: no container engine answers here, so the image was neither built nor run."; \
 	    echo "$$problem"; \
 	fi
+
+.PHONY: docs
+docs: .setup-test  ## build the documentation as a site, into site/
+	$(RUN) -m tests.support.site
+	$(RUN) --group docs zensical build --strict --clean
 
 .PHONY: up
 up:  ## build and start the stack of compose.yaml, and wait until it is healthy

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from sam.callback.settings import Settings, SettingsError, load_settings
+from tests.support.pages import default_of
 from tests.support.service import clean_environment, run_to_its_end
 
 GOOD = {"CALLBACK_API_KEY": "k", "SQL_SAM_CONNECTION_STRING": "DRIVER=SQLite3;Database=x.db;"}
@@ -200,6 +201,8 @@ def test_no_secret_shows_in_the_settings_own_text(monkeypatch: pytest.MonkeyPatc
 
 def test_the_example_file_shows_every_variable_with_its_default() -> None:
     example = Path(__file__).parent.parent.joinpath(".env.example").read_text(encoding="utf-8")
-    assert set(re.findall(r"^#?\s?([A-Z_]+)=", example, re.MULTILINE)) == {
-        name.upper() for name in Settings.model_fields
-    }
+    shown = dict(re.findall(r"^#?\s?([A-Z_]+)=(.*)$", example, re.MULTILINE))
+    assert shown.keys() == {name.upper() for name in Settings.model_fields}
+    for name, field in Settings.model_fields.items():
+        if default := default_of(field):
+            assert shown[name.upper()] == default

@@ -1,0 +1,193 @@
+"""What is generated of the documentation, and from what.
+
+`python -m tests.support.pages` writes all of it anew. A part of a page that is written by hand
+stands between two comments, `<!-- begin: NAME -->` and `<!-- end: NAME -->`.
+"""
+
+import ast
+import html
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final, get_args
+
+from pydantic import ByteSize, SecretStr
+from pydantic.fields import FieldInfo
+
+from sam.callback.service.main import create_app
+from sam.callback.settings import Seconds, Settings
+
+ROOT: Final = Path(__file__).parents[2]
+HOW_TO: Final = "Run `uv run python -m tests.support.pages`, which writes it anew."
+
+_NOT_BY_HAND: Final = "<!-- Written by tests/support/pages.py: not to be edited by hand. -->"
+_SETTINGS: Final = """\
+# Settings
+
+They come from the environment, then from a file `.env` in the working directory, then from files in
+`/run/secrets` that are named like the variable, in small letters. An empty variable counts as one
+that is not set. Durations take a unit (`ms`, `s`, `min`, `h`, `d`; seconds without one), sizes too
+(`KiB`, `MiB`, `GiB`; bytes without one). A missing or bad value ends the start with exit status 2,
+and one message that names every such variable.
+
+`CALLBACK_API_KEY` is required, and so are `SQL_SAM_SERVER`, `SQL_SAM_DATABASE`, `SQL_SAM_USER` and
+`SQL_SAM_PASSWORD` where `SQL_SAM_CONNECTION_STRING` is not set.
+"""
+
+_UNITS: Final = {3600: "h", 60: "min", 1: "s"}
+_SIZES: Final = {2**30: "GiB", 2**20: "MiB", 2**10: "KiB"}
+
+
+def modules() -> dict[str, str]:
+    """Return each module under sam/ by its path there, with the first line of its docstring."""
+    files = sorted(ROOT.joinpath("sam").rglob("*.py"), key=lambda path: (len(path.parts), path))
+    return {path.relative_to(ROOT).as_posix(): _summary(path) for path in files}
+
+
+def _summary(path: Path) -> str:
+    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    assert docstring, f"{path} needs a docstring: the map in CONTRIBUTING.md shows its first line."
+    return docstring.splitlines()[0].replace("``", "`")
+
+
+def house_map() -> str:
+    """Return the map of the house: a table for each folder under sam/."""
+    folders: dict[str, list[str]] = {}
+    for path, summary in modules().items():
+        folder, _, name = path.rpartition("/")
+        rows = folders.setdefault(folder, [f"#### {folder}/", ""])
+        if name == "__init__.py":
+            rows += [f"`{name}`: {summary}", ""]
+        else:
+            rows += ["| module | |", "|---|---|"] * ("| module | |" not in rows)
+            rows.append(f"| [`{name}`]({path}) | {summary.replace('|', '&#124;')} |")
+    return "\n\n".join("\n".join(rows).strip() for rows in folders.values()) + "\n"
+
+
+def default_of(field: FieldInfo) -> str:
+    """Return a setting's default as one would write it into .env; none is the empty string."""
+    value = field.default
+    if field.is_required() or value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, ByteSize):
+        size = next(size for size in _SIZES if value % size == 0)
+        return f"{value // size} {_SIZES[size]}"
+    if get_args(Seconds)[1] in field.metadata:
+        unit = next((unit for unit in _UNITS if value and value % unit == 0), 1)
+        return f"{value // unit} {_UNITS[unit]}"
+    return value.as_posix() if isinstance(value, Path) else str(value)
+
+
+def settings_table() -> str:
+    """Return every setting with its meaning, in the words of the message about a bad value.
+
+    In the order of .env.example, which is told by subject.
+    """
+    rows = ["| variable | meaning | default |", "|---|---|---|"]
+    example = ROOT.joinpath(".env.example").read_text(encoding="utf-8")
+    for name in re.findall(r"(?m)^(?:# )?([A-Z_]+)=", example):
+        field = Settings.model_fields[name.lower()]
+        default = f"`{default_of(field)}`" if default_of(field) else ""
+        rows.append(f"| `{name}` | {field.description} | {default} |")
+    return "\n".join(rows) + "\n"
+
+
+def cli_page() -> str:
+    """Return the page of the command line, by Typer's own generator."""
+    run = subprocess.run(
+        [
+            *(sys.executable, "-m", "typer", "sam.callback.commands", "utils", "docs"),
+            *("--name", "sam-callback", "--title", "The command line"),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=True,
+    )
+    text = html.unescape(run.stdout).strip()
+    # What follows an exit status in the help is laid out for a terminal.
+    text = re.sub(r"(?m)^ +(\d+)  (.+)$", r"* `\1`: \2", text)
+    # Typer cuts a long summary short in the list of commands; each has it in full below.
+    text = re.sub(r"(?m)^(\* `\w+`): .*\.\.\.$", r"\1", text)
+    return _generated(text.replace("Exit status\n", "**Exit status**:\n"))
+
+
+def http_page() -> str:
+    """Return the page of HTTP, from the OpenAPI document."""
+    settings = Settings(
+        callback_api_key=SecretStr("no-secret"),
+        sql_sam_connection_string=SecretStr("DRIVER=SQLite3;Database=unused.db;"),
+    )
+    return _generated("\n".join(_operations(create_app(settings).openapi())).strip())
+
+
+def _operations(document: dict[str, Any]) -> Iterator[str]:
+    yield "# HTTP\n"
+    yield f"{document['info']['description']}\n"
+    yield (
+        "The service itself has this as `/openapi.json`, and as a page to try it out at `/docs`. "
+        "Without a valid key anything but `/health`, `/ready`, `/docs` and `/openapi.json` is "
+        "answered 401, known path or not.\n"
+    )
+    for path, operations in sorted(document["paths"].items()):
+        for method, operation in operations.items():
+            yield f"## {method.upper()} {path}\n"
+            yield f"{operation.get('description') or operation['summary']}\n"
+            for parameter in operation.get("parameters", ()):
+                yield f"Header `{parameter['name']}`: {parameter['description']}\n"
+            if body := operation.get("requestBody"):
+                yield "The body, as JSON Schema:\n"
+                yield _code(body["content"]["application/json"]["schema"])
+            for status, response in operation["responses"].items():
+                yield f"**{status}** {response['description']}\n"
+                for name, header in response.get("headers", {}).items():
+                    yield f"Header `{name}`: {header['description']}\n"
+                for content in response.get("content", {}).values():
+                    if example := content.get("example"):
+                        yield _code(example)
+
+
+def _code(value: object) -> str:
+    language, text = (
+        ("text", value) if isinstance(value, str) else ("json", json.dumps(value, indent=2))
+    )
+    return f"```{language}\n{str(text).rstrip()}\n```\n"
+
+
+def settings_page() -> str:
+    """Return the page of the settings."""
+    return _generated(f"{_SETTINGS}\n{settings_table()}")
+
+
+def _generated(text: str) -> str:
+    return f"{_NOT_BY_HAND}\n\n{text.strip()}\n"
+
+
+def _between(path: str, name: str, text: str) -> str:
+    begin, end = f"<!-- begin: {name} -->\n", f"<!-- end: {name} -->\n"
+    page = ROOT.joinpath(path).read_text(encoding="utf-8")
+    before, _, rest = page.partition(begin)
+    _, found, after = rest.partition(end)
+    assert found, f"{path} has no part between {begin.strip()} and {end.strip()}."
+    return f"{before}{begin}\n{text}\n{end}{after}"
+
+
+PAGES: Final[dict[str, Callable[[], str]]] = {
+    "CONTRIBUTING.md": lambda: _between("CONTRIBUTING.md", "map", house_map()),
+    "README.md": lambda: _between("README.md", "settings", settings_table()),
+    "docs/reference/settings.md": settings_page,
+    "docs/reference/cli.md": cli_page,
+    "docs/reference/http.md": http_page,
+}
+"""Each page that is generated, wholly or in part, and what makes it."""
+
+
+if __name__ == "__main__":
+    for name, make in PAGES.items():
+        ROOT.joinpath(name).write_text(make(), encoding="utf-8")

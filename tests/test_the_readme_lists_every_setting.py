@@ -1,0 +1,46 @@
+"""README.md and README.es.md have one table of the settings: all of them, with their defaults."""
+
+from pathlib import Path
+
+import pytest
+
+from sam.callback.settings import Settings, load_settings
+from tests.support import markdown
+
+REQUIRED = {"CALLBACK_API_KEY": "k", "SQL_SAM_CONNECTION_STRING": "DRIVER=SQLite3;"}
+
+
+def table(name: str) -> dict[str, tuple[str, str]]:
+    """Each variable's meaning and default."""
+    text = markdown.ROOT.joinpath(name).read_text(encoding="utf-8")
+    rows = [row for row in markdown.rows(text) if row[0].strip("`").isupper()]
+    listed = [row[0].strip("`") for row in rows]
+    assert len(listed) == len(set(listed)), "a variable is listed twice"
+    return {row[0].strip("`"): (row[1], row[2].strip("`")) for row in rows}
+
+
+@pytest.mark.parametrize("name", ["README.md", "README.es.md"])
+def test_it_lists_each_setting_with_a_meaning(name: str) -> None:
+    listed = table(name)
+    assert listed.keys() == {field.upper() for field in Settings.model_fields}
+    assert all(meaning for meaning, _ in listed.values())
+
+
+@pytest.mark.parametrize("name", ["README.md", "README.es.md"])
+def test_its_defaults_are_those_of_the_service(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    listed = table(name)
+    monkeypatch.chdir(tmp_path)
+    for variable in listed:
+        monkeypatch.delenv(variable, raising=False)
+    for variable, value in REQUIRED.items():
+        monkeypatch.setenv(variable, value)
+    defaults = load_settings()
+    for variable, (_, default) in listed.items():
+        field = Settings.model_fields[variable.lower()]
+        has_default = not field.is_required() and field.default not in {None, ""}
+        assert bool(default) == has_default, variable
+        if default:
+            monkeypatch.setenv(variable, default)
+    assert load_settings() == defaults
