@@ -241,7 +241,8 @@ def test_a_body_that_is_broken_is_400(service: Service) -> None:
         )
         assert wire.status() == 400
         assert wire.rest() == b""
-    assert service.wait_for_event("disconnected")["reason"] == "bad_request"
+    line = service.wait_for_event("refused")
+    assert (line["reason"], line["http_status"]) == ("bad_request", 400)
 
 
 def test_no_answer_names_the_server(service: Service) -> None:

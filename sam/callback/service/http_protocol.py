@@ -275,6 +275,17 @@ class HttpProtocol(HttpToolsProtocol):
         is_in_body = self._awaited is _Awaited.BODY
         self._awaited = _Awaited.NOTHING
         self._is_deaf = True
+        cycle = self.cycle
+        if is_in_body and not (self._is_answered or self.pipeline or cycle.response_started):
+            self._answer(refusal)
+            # The request is told, writes its own line and counts it; what it answers goes nowhere.
+            line = line_of(cycle.scope)  # type: ignore[arg-type]  # Starlette's type
+            line["reason"] = refusal.reason
+            line["http_status"] = refusal.status
+            cycle.disconnected = True
+            cycle.waiting_for_100_continue = False  # it may not have begun: nothing more is sent
+            cycle.message_event.set()
+            return
         if self._repeated.is_to_be_written("refused_early", refusal.reason):
             _log.warning(
                 "refused_early",
@@ -283,15 +294,6 @@ class HttpProtocol(HttpToolsProtocol):
                 client=self.client[0] if self.client else None,
                 has_key=self._connection.has_key,
             )
-        cycle = self.cycle
-        if is_in_body and not (self._is_answered or self.pipeline or cycle.response_started):
-            self._answer(refusal)
-            # The request is told, writes its own line and counts it.
-            line_of(cycle.scope)["reason"] = refusal.reason  # type: ignore[arg-type]  # Starlette's type
-            cycle.disconnected = True
-            cycle.waiting_for_100_continue = False  # it may not have begun: nothing more is sent
-            cycle.message_event.set()
-            return
         self._metrics.refused(refusal.reason)
         if self._is_answered and not is_in_body:
             self._answer(refusal)

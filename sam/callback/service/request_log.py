@@ -30,7 +30,7 @@ def line_of(scope: Scope) -> dict[str, Any]:
     """Return the fields of the request's log line, for whoever knows more of the request.
 
     With ``event`` the line is that of a callback, where the answer is no error. ``reason`` says
-    why a request was refused.
+    why a request was refused, ``http_status`` what it was answered where that was not by the app.
     """
     fields: dict[str, Any] = scope.setdefault(_LINE, {})
     return fields
@@ -90,6 +90,7 @@ class RequestLogMiddleware:
                 await answer(scope, receive, send_with_id)
         finally:
             duration = time.perf_counter() - started
+            http_status = line_of(scope).get("http_status", http_status)
             if http_status:
                 self._metrics.answered(scope["path"], http_status, duration)
             if not http_status or http_status >= 400:  # noqa: PLR2004 - where HTTP's errors begin
