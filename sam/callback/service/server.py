@@ -35,6 +35,10 @@ SHUTDOWN_SECONDS: Final = 5
 EXPIRES_SOON_DAYS: Final = 21
 """A certificate with less is warned about at the start."""
 
+YOUNG_OBJECTS: Final = 10_000
+"""So many new containers bring about a collection: Python's own 700 are a few requests' worth, and
+what is in flight would be looked at again and again."""
+
 _log = get_logger(__name__)
 
 
@@ -79,6 +83,7 @@ class _Server(uvicorn.Server):
         # loop would stop for it: docs/decisions/0008-the-hot-path.md has the figures.
         gc.collect()
         gc.freeze()
+        gc.set_threshold(YOUNG_OBJECTS)
         for listening in accepting.sockets:
             host, port = listening.getsockname()[:2]
             _log.info("listening", host=host, port=port)
