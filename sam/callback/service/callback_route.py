@@ -12,6 +12,7 @@ from fastapi import HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import ValidationError
+from starlette.routing import request_response
 
 from sam.callback.inbox.inbox import Inbox
 from sam.callback.inbox.recorder import NotSafeError, OverloadedError
@@ -24,6 +25,8 @@ from sam.callback.settings import Settings
 PATH: Final = "/callback"
 RETRY_AFTER_SECONDS: Final = 5
 
+_Endpoint = Callable[[Request], Coroutine[Any, Any, Response]]
+
 _NOT_SAFE = (
     "The callback could not be made safe: neither the database nor the spool can take it. "
     "Send it again."
@@ -32,11 +35,14 @@ _TOO_MANY = "Too many callbacks wait to be made safe. Send it again."
 
 
 class _Route(APIRoute):
-    """A route whose endpoint takes the request, and answers it, itself."""
+    """A route that FastAPI documents, and whose endpoint takes the request itself.
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        endpoint: Callable[[Request], Coroutine[Any, Any, Response]] = self.endpoint
-        return endpoint
+    FastAPI's own handler would solve dependencies, and hold exit stacks open for them.
+    """
+
+    def __init__(self, path: str, endpoint: _Endpoint, **documented: Any) -> None:  # noqa: ANN401 - FastAPI's own
+        super().__init__(path, endpoint, **documented)
+        self.app = request_response(endpoint)
 
 
 def callback_route(inbox: Inbox, settings: Settings) -> APIRoute:

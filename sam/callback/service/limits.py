@@ -20,10 +20,12 @@ async def read_body(request: Request, *, max_bytes: int, timeout: float) -> byte
         HTTPException: 413 if it is too large, 408 if it is too slow.
         starlette.requests.ClientDisconnect: If the sender hung up.
     """
-    # HTTP allows zeros before it, without limit; Python does not.
-    length = request.headers.get("content-length", "").lstrip("0")
-    if length.isdecimal() and int(length) > max_bytes:
-        raise _too_large(request, max_bytes)
+    for name, value in request.scope["headers"]:
+        if name == b"content-length":
+            # HTTP allows zeros before it, without limit; Python does not.
+            length = value.lstrip(b"0")
+            if length.isdigit() and int(length) > max_bytes:
+                raise _too_large(request, max_bytes)
     chunks: list[bytes] = []
     size = 0
     try:

@@ -41,6 +41,9 @@ _SECURITY_SCHEME = "ApiKey"
 def create_documented_app(*, docs: bool, **kwargs: Any) -> FastAPI:  # noqa: ANN401 - FastAPI's own
     """Make the FastAPI app, with /docs and /openapi.json if `docs`, else with neither."""
     kwargs |= {"title": _TITLE, "description": _DESCRIPTION, "version": API_VERSION}
+    # Nothing here exports OpenTelemetry, and FastAPI would look into the environment three times
+    # for each request, to see whether anything does by now.
+    kwargs["telemetry"] = {"tracing": False, "metrics": False, "logs": False}
     if not docs:
         return FastAPI(docs_url=None, redoc_url=None, openapi_url=None, **kwargs)
     app: FastAPI = FastAPIOffline(

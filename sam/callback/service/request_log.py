@@ -1,10 +1,10 @@
 """One line per request, and the request's id."""
 
 import re
+import secrets
 import time
 from http import HTTPStatus
 from typing import Any
-from uuid import uuid4
 
 import structlog
 from starlette.requests import ClientDisconnect
@@ -110,7 +110,7 @@ def _request_id(scope: Scope) -> str:
     for name, value in scope["headers"]:
         if name == _HEADER_NAME and _WELL_FORMED.fullmatch(value):
             return str(value, "ascii")
-    return uuid4().hex
+    return secrets.token_hex(16)
 
 
 def _write(scope: Scope, http_status: int, duration: float) -> None:
