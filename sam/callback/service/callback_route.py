@@ -12,7 +12,7 @@ from fastapi import HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import ValidationError
-from starlette.routing import request_response
+from starlette.types import Receive, Scope, Send
 
 from sam.callback.inbox.inbox import Inbox
 from sam.callback.inbox.recorder import NotSafeError, OverloadedError
@@ -42,7 +42,13 @@ class _Route(APIRoute):
 
     def __init__(self, path: str, endpoint: _Endpoint, **documented: Any) -> None:  # noqa: ANN401 - FastAPI's own
         super().__init__(path, endpoint, **documented)
-        self.app = request_response(endpoint)
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            # What it raises is answered by the app's own handlers, one layer further out.
+            response = await endpoint(Request(scope, receive, send))
+            await response(scope, receive, send)
+
+        self.app = app
 
 
 def callback_route(inbox: Inbox, settings: Settings) -> APIRoute:

@@ -3,6 +3,7 @@
 import asyncio
 
 from fastapi import HTTPException, Request
+from starlette.requests import ClientDisconnect
 
 from sam.callback.service.request_log import line_of
 
@@ -30,11 +31,17 @@ async def read_body(request: Request, *, max_bytes: int, timeout: float) -> byte
     size = 0
     try:
         async with asyncio.timeout(timeout):
-            async for chunk in request.stream():
+            is_complete = False
+            while not is_complete:
+                message = await request.receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientDisconnect
+                chunk: bytes = message.get("body", b"")
+                chunks.append(chunk)
                 size += len(chunk)
                 if size > max_bytes:
                     raise _too_large(request, max_bytes)
-                chunks.append(chunk)
+                is_complete = not message.get("more_body", False)
     except TimeoutError:
         line_of(request.scope)["reason"] = "body_too_slow"
         raise HTTPException(
