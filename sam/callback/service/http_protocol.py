@@ -20,6 +20,7 @@ from uvicorn.protocols.http.httptools_impl import (
 from sam.callback.logs import get_logger
 from sam.callback.metrics import Metrics
 from sam.callback.service.connections import SCOPE_KEY, Connection
+from sam.callback.service.limits import BODY_IS_HERE
 from sam.callback.service.repeated import RepeatedLines
 from sam.callback.service.request_log import line_of
 from sam.callback.settings import Settings
@@ -158,6 +159,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self.parser.should_upgrade():
             return
         super().on_message_complete()
+        self.scope[BODY_IS_HERE] = True  # type: ignore[typeddict-unknown-key]  # ours
         self._awaited = _Awaited.NOTHING
         if self.cycle.response_complete:
             self._discarded_bytes = 0

@@ -1,11 +1,15 @@
 """How much a body may weigh, and how long it may take."""
 
 import asyncio
+from typing import Final
 
 from fastapi import HTTPException, Request
 from starlette.requests import ClientDisconnect
 
 from sam.callback.service.request_log import line_of
+
+BODY_IS_HERE: Final = "sam.callback.body_is_here"
+"""In a request's scope once its whole body was received: then no clock need run."""
 
 
 async def read_body(request: Request, *, max_bytes: int, timeout: float) -> bytes:
@@ -27,21 +31,11 @@ async def read_body(request: Request, *, max_bytes: int, timeout: float) -> byte
             length = value.lstrip(b"0")
             if length.isdigit() and int(length) > max_bytes:
                 raise _too_large(request, max_bytes)
-    chunks: list[bytes] = []
-    size = 0
+    if BODY_IS_HERE in request.scope:
+        return await _read(request, max_bytes)
     try:
         async with asyncio.timeout(timeout):
-            is_complete = False
-            while not is_complete:
-                message = await request.receive()
-                if message["type"] == "http.disconnect":
-                    raise ClientDisconnect
-                chunk: bytes = message.get("body", b"")
-                chunks.append(chunk)
-                size += len(chunk)
-                if size > max_bytes:
-                    raise _too_large(request, max_bytes)
-                is_complete = not message.get("more_body", False)
+            return await _read(request, max_bytes)
     except TimeoutError:
         line_of(request.scope)["reason"] = "body_too_slow"
         raise HTTPException(
@@ -49,6 +43,22 @@ async def read_body(request: Request, *, max_bytes: int, timeout: float) -> byte
             f"The body took more than {timeout:g} seconds.",
             headers={"Connection": "close"},  # its rest may never come
         ) from None
+
+
+async def _read(request: Request, max_bytes: int) -> bytes:
+    chunks: list[bytes] = []
+    size = 0
+    is_complete = False
+    while not is_complete:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunk: bytes = message.get("body", b"")
+        chunks.append(chunk)
+        size += len(chunk)
+        if size > max_bytes:
+            raise _too_large(request, max_bytes)
+        is_complete = not message.get("more_body", False)
     return b"".join(chunks)
 
 
