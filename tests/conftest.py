@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -100,8 +99,6 @@ def sql_server() -> Iterator[TdsServer]:
 @pytest.fixture(params=["microsoft", "freetds"])
 def to_sql_server(request: pytest.FixtureRequest, sql_server: TdsServer) -> dict[str, Any]:
     """Settings for it, by each driver for SQL Server that can be had here."""
-    if sys.platform != "linux":
-        pytest.skip("Microsoft's driver comes with the dependencies on Linux only")
     return settings_for_sql_server(sql_server.port, request.param)
 
 

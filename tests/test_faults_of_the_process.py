@@ -101,7 +101,6 @@ def test_told_to_end_at_random_moments(tmp_path: Path, sqlite_database: SqliteDa
     assert losses(answered, everything, sqlite_database.statuses(), spool) == []
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="strace is Linux's")
 @pytest.mark.parametrize("is_database_up", [True, False])
 def test_the_fsync_comes_before_the_answer(
     *,
@@ -143,7 +142,6 @@ def test_the_fsync_comes_before_the_answer(
     assert written[0] < synced[-1] < sent[0]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="libfaketime as Debian has it")
 def test_the_clock_set_back_and_forward(
     start_service: Callable[..., Service], sqlite_database: SqliteDatabase, tmp_path: Path
 ) -> None:

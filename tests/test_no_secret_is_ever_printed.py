@@ -5,7 +5,6 @@ search is shown to find what is there, and each place is tried that a secret cou
 """
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -183,7 +182,6 @@ def test_a_crash_of_a_command_shows_none(tmp_path: Path) -> None:
     assert "RuntimeError: boom" in run.stderr
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="of another's process Windows tells less")
 def test_neither_its_arguments_nor_a_child_has_one(service: Service) -> None:
     service.post(body())
     process = psutil.Process(service.pid)

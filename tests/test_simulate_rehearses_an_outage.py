@@ -184,7 +184,6 @@ def test_a_wrong_key_is_said_so_after_one_callback(service: Service) -> None:
     assert len([line for line in service.lines if line.get("reason") == "wrong_key"]) == 1
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is not a signal to a process there")
 def test_ctrl_c_sums_up_so_far(service: Service) -> None:
     process = start(service, "--rate", "50", "--duration", "1 h")
     eventually(lambda: len(callbacks(service)) > 5)
@@ -200,7 +199,6 @@ def test_ctrl_c_sums_up_so_far(service: Service) -> None:
 # --- What a person sees -------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals of this kind")
 def test_a_terminal_shows_a_bar_and_a_pipe_none(service: Service) -> None:
     import pty  # noqa: PLC0415 - not on Windows
 

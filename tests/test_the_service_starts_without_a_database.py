@@ -1,12 +1,9 @@
 """A database that cannot be used does not stop the start; one CRITICAL line says what to do."""
 
 import socket
-import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-
-import pytest
 
 from tests.support.databases import PostgresServer, SqliteDatabase
 from tests.support.service import Service
@@ -40,7 +37,6 @@ def test_a_server_that_refuses_the_connection(
     assert "Check SQL_SAM_SERVER" in line["reason"]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the package is a dependency on Linux only")
 def test_with_only_sql_sam_variables_the_bundled_driver_is_found(
     start_service: Callable[..., Service], tmp_path: Path
 ) -> None:

@@ -3,7 +3,6 @@
 import json
 import sqlite3
 import stat
-import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -140,7 +139,7 @@ def test_what_a_callback_says_cannot_spoil_the_list(tmp_path: Path) -> None:
     assert all(text in command(tmp_path, "list").stdout for text in ("[/a]", "[red]x[/]", "[unix"))
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such modes")
+@pytest.mark.posix
 def test_an_export_is_for_its_owner_alone(spool: Path, tmp_path: Path) -> None:
     assert command(tmp_path, "export", "--output", "o", "--path", str(spool)).returncode == 0
     assert stat.S_IMODE((tmp_path / "o").stat().st_mode) == 0o600

@@ -4,7 +4,6 @@ import multiprocessing
 import signal
 import sqlite3
 import stat
-import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from multiprocessing.synchronize import Event
@@ -109,7 +108,7 @@ async def test_the_last_number_is_remembered_though_its_entry_is_gone(
     assert numbering.next() == future + 1
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such modes")
+@pytest.mark.posix
 async def test_only_the_owner_can_read_it(open_spool: OpenSpool, path: Path) -> None:
     async with open_spool() as spool:
         await spool.put([entry(1)])
@@ -246,7 +245,7 @@ async def test_a_directory_that_cannot_be_written_is_no_crash(
         assert await spool.put([entry(1)]) == [True]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
+@pytest.mark.posix
 async def test_a_disk_that_takes_no_more_is_noticed_and_recovers(open_spool: OpenSpool) -> None:
     import resource  # noqa: PLC0415 - not on Windows
 

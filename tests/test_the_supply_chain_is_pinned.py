@@ -3,7 +3,6 @@
 import json
 import re
 import subprocess
-import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -52,7 +51,7 @@ def test_a_workflow_may_only_read() -> None:
         assert "pull_request_target" not in text
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there is no make")
+@pytest.mark.posix
 def test_the_bill_of_materials_has_all_of_it_with_hashes(tmp_path: Path) -> None:
     bill = tmp_path / "sbom.json"
     subprocess.run(["make", "sbom", f"SBOM={bill}"], cwd=CHECKOUT, check=True)  # noqa: S607 - make

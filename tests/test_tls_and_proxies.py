@@ -179,7 +179,7 @@ def test_a_pair_that_is_none_ends_the_start(pair: dict[str, str], tmp_path: Path
     assert "Traceback" not in run.stderr
 
 
-@pytest.mark.skipif(os.name != "posix", reason="permissions are POSIX's here")
+@pytest.mark.posix
 def test_a_key_that_is_somebody_elses_is_said_so(pair: dict[str, str]) -> None:
     certificate, key = (Path(path) for path in pair.values())
     key.chmod(0)
