@@ -6,6 +6,8 @@ one name and one place. Fields of every line, in this order: ``timestamp`` (UTC,
 ``pid``, and within a request ``request_id``; then those of the event.
 """
 
+import asyncio
+import atexit
 import logging
 import os
 import re
@@ -13,6 +15,7 @@ import socket
 import sys
 import threading
 import traceback
+from collections import deque
 from contextlib import suppress
 from datetime import UTC, datetime
 from types import TracebackType
@@ -78,20 +81,41 @@ class _Output:
     """A stream that never fails: a log that cannot be written must not cost a callback.
 
     One that is not read does: a pipe that is full blocks, as for any program.
+
+    What is flushed on an event loop's thread is written once the loop has run what is ready: the
+    lines of a batch of callbacks cost one system call. Elsewhere it is written at once.
     """
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a finalizer may log while its thread writes
+        self._lines: deque[bytes] = deque()
+        self._due_in: asyncio.AbstractEventLoop | None = None
+        atexit.register(self._write_lines)
 
     def write(self, data: bytes) -> None:
-        # ValueError is what a closed stream raises, OSError what a closed pipe or a full disk does.
-        with suppress(OSError, ValueError), self._lock:
-            self._stream.write(data)
+        self._lines.append(data)
 
     def flush(self) -> None:
-        with suppress(OSError, ValueError):
-            self._stream.flush()
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self._write_lines()
+            return
+        if self._due_in is not loop:
+            self._due_in = loop
+            loop.call_soon(self._write_lines)
+
+    def _write_lines(self) -> None:
+        self._due_in = None
+        # ValueError is what a closed stream raises, OSError what a closed pipe or a full disk does.
+        with suppress(OSError, ValueError), self._lock:
+            lines = []
+            while self._lines:
+                lines.append(self._lines.popleft())
+            if lines:
+                self._stream.write(b"".join(lines))
+                self._stream.flush()
 
 
 class _RecordHandler(logging.Handler):

@@ -1,25 +1,18 @@
 """HTTP on one connection: uvicorn's protocol, with the limits that it lacks."""
 
-import asyncio
 import enum
 import math
-from collections.abc import Callable
 from itertools import chain
 from typing import Any, Final
 
 import httptools
-import orjson
-from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
-from uvicorn.protocols.http.httptools_impl import (
-    STATUS_LINE,
-    HttpToolsProtocol,
-    RequestResponseCycle,
-)
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from sam.callback.logs import get_logger
 from sam.callback.metrics import Metrics
 from sam.callback.service.connections import SCOPE_KEY, Connection
+from sam.callback.service.http_answers import Answers, Refusal, bad_request
 from sam.callback.service.limits import BODY_IS_HERE
 from sam.callback.service.repeated import RepeatedLines
 from sam.callback.service.request_log import line_of
@@ -40,14 +33,6 @@ class _Awaited(enum.Enum):
     NOTHING = enum.auto()
     HEADERS = enum.auto()
     BODY = enum.auto()
-
-
-class _Refusal(Exception):  # noqa: N818 - an answer, no error of ours
-    def __init__(self, status: int, reason: str, detail: str) -> None:
-        super().__init__(reason)
-        self.status = status
-        self.reason = reason
-        self.detail = detail
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -96,7 +81,7 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: Any) -> None:  # noqa: ANN401, D102 - asyncio's
         super().connection_made(transport)
         self._connection.owner = self
-        self._answers = _Answers(transport, self._close_after_answer)
+        self._answers = Answers(transport, self._close_after_answer)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: D102 - asyncio's
         self._connection.leave()
@@ -123,7 +108,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:  # noqa: D102 - httptools'
         if len(self.pipeline) >= MAX_PIPELINED:
-            raise _Refusal(400, "too_many_pipelined", "Too many requests at once.")
+            raise Refusal(400, "too_many_pipelined", "Too many requests at once.")
         super().on_message_begin()
         self._awaited = _Awaited.HEADERS
         self.scope[SCOPE_KEY] = self._connection  # type: ignore[typeddict-unknown-key]  # ours
@@ -132,7 +117,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._refuse_excess(len(self.url) + sum(map(len, chain.from_iterable(self.headers))))
         if self.parser.should_upgrade():
             if self.parser.get_method() == b"CONNECT":
-                raise _Refusal(400, "bad_request", "This is no proxy.")
+                raise Refusal(400, "bad_request", "This is no proxy.")
             return
         super().on_headers_complete()
         self.cycle.transport = self._answers  # type: ignore[assignment]  # all that it uses
@@ -173,6 +158,7 @@ class HttpProtocol(HttpToolsProtocol):
         Instead of uvicorn's, which sets a timer for each request, and cancels it for good with any
         byte that comes then.
         """
+        self._answers.flush()  # a head without a body
         if not self.transport.is_closing():
             self.flow.resume_reading()
             if self.pipeline:
@@ -198,9 +184,7 @@ class HttpProtocol(HttpToolsProtocol):
         elif self._awaited is _Awaited.HEADERS:
             seconds = self._settings.callback_header_timeout
             self._refuse(
-                _Refusal(
-                    408, "headers_too_slow", f"The headers took more than {seconds:g} seconds."
-                )
+                Refusal(408, "headers_too_slow", f"The headers took more than {seconds:g} seconds.")
             )
         elif self._awaited is _Awaited.BODY:
             self._connection.cut("rest_of_body_too_slow")
@@ -240,27 +224,27 @@ class HttpProtocol(HttpToolsProtocol):
             self._refuse_excess(self._header_bytes)
         except httptools.HttpParserUpgrade as upgrade:
             self._go_on_without_upgrade(data[upgrade.args[0] :])
-        except _Refusal as refusal:
+        except Refusal as refusal:
             self._refuse(refusal)
         except httptools.HttpParserError as error:
             cause = error.__context__
             self._refuse(
                 cause
-                if isinstance(cause, _Refusal)
-                else _Refusal(400, "bad_request", "This is not a valid HTTP/1.1 request.")
+                if isinstance(cause, Refusal)
+                else Refusal(400, "bad_request", "This is not a valid HTTP/1.1 request.")
             )
 
     def _refuse_excess(self, header_bytes: int) -> None:
         if len(self.url) > self._max_header_bytes // 2:
-            raise _Refusal(414, "url_too_long", "The URL is too long.")
+            raise Refusal(414, "url_too_long", "The URL is too long.")
         if header_bytes > self._max_header_bytes:
-            raise _Refusal(
+            raise Refusal(
                 431,
                 "headers_too_large",
                 f"The headers are larger than {self._max_header_bytes} bytes.",
             )
         if len(self.headers) > self._max_headers:
-            raise _Refusal(
+            raise Refusal(
                 431, "too_many_headers", f"There are more than {self._max_headers} headers."
             )
 
@@ -273,7 +257,7 @@ class HttpProtocol(HttpToolsProtocol):
         self.parser = httptools.HttpRequestParser(self)
         self._feed(b"\r\n".join([*lines, b"", rest]))
 
-    def _refuse(self, refusal: _Refusal) -> None:
+    def _refuse(self, refusal: Refusal) -> None:
         is_in_body = self._awaited is _Awaited.BODY
         self._awaited = _Awaited.NOTHING
         self._is_deaf = True
@@ -302,24 +286,12 @@ class HttpProtocol(HttpToolsProtocol):
         elif self._is_answered or (is_in_body and not self.pipeline):
             self._close()  # it has its answer, or a part of it
         elif self.pipeline and is_in_body:
-            self.pipeline[0] = (cycle, _bad_request)  # type: ignore[assignment]  # Starlette's types
+            self.pipeline[0] = (cycle, bad_request)  # type: ignore[assignment]  # Starlette's types
         else:
             cycle.keep_alive = False  # those before it are answered first
 
-    def _answer(self, refusal: _Refusal) -> None:
-        body = orjson.dumps({"detail": refusal.detail})
-        headers = [
-            *self.server_state.default_headers,
-            (b"content-type", b"application/json"),
-            (b"content-length", str(len(body)).encode()),
-            (b"connection", b"close"),
-        ]
-        self.transport.write(
-            STATUS_LINE[refusal.status]
-            + b"".join(b"%b: %b\r\n" % header for header in headers)
-            + b"\r\n"
-            + body
-        )
+    def _answer(self, refusal: Refusal) -> None:
+        self.transport.write(refusal.response(self.server_state.default_headers))
         self._close()
 
     def _close_after_answer(self) -> None:
@@ -331,6 +303,7 @@ class HttpProtocol(HttpToolsProtocol):
     def _close(self) -> None:
         # Only one way at first, for more may come: what meets a closed socket brings about a reset,
         # and that takes the answer from whoever has not read it yet (RFC 9112, 9.6).
+        self._answers.flush()
         self._is_deaf = True
         self._connection.deadline = self.loop.time() + LINGER_SECONDS
         if self.transport.can_write_eof():
@@ -374,28 +347,3 @@ class HttpProtocol(HttpToolsProtocol):
                 else limits.callback_header_timeout
             )
         self._connection.deadline = now + seconds
-
-
-class _Answers:
-    """What a request's cycle uses of the transport; closing is the protocol's business."""
-
-    def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
-        self._transport = transport
-        self.is_closing = transport.is_closing
-        self.close = close
-
-    def write(self, data: bytes) -> None:
-        if not self._transport.is_closing():  # uvloop's raises then, and nobody would read it
-            self._transport.write(data)
-
-
-async def _bad_request(_scope: Scope, _receive: Receive, send: Send) -> None:
-    """Answer 400, in its turn, to a request whose body is broken."""
-    body = b'{"detail":"The body is not valid HTTP/1.1."}'
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(body)).encode()),
-        (b"connection", b"close"),
-    ]
-    await send({"type": "http.response.start", "status": 400, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

@@ -114,8 +114,8 @@ def _request_id(scope: Scope) -> str:
 
 
 def _write(scope: Scope, http_status: int, duration: float) -> None:
-    fields = line_of(scope)
-    known = {key: value for key, value in fields.items() if key != "event"}
+    known = line_of(scope)
+    event = known.pop("event", "request")
     known["http_status"] = http_status
     known["client"] = scope["client"][0] if scope.get("client") else None
     known["duration_ms"] = round(duration * 1000, 3)
@@ -125,7 +125,7 @@ def _write(scope: Scope, http_status: int, duration: float) -> None:
         known["reason"] = _reason(scope, http_status)
         write = _log.error if http_status >= 500 else _log.warning  # noqa: PLR2004 - HTTP's
         write("refused", method=scope["method"], path=scope["path"], **known)
-    elif "event" in fields:
+    elif event == "callback":
         _log.info("callback", **known)
     else:
         write = _log.debug if scope["path"] in _PROBES else _log.info
