@@ -17,7 +17,7 @@ from sam.callback.storage.errors import (
     DatabaseUnavailableError,
     PoolExhaustedError,
 )
-from sam.callback.storage.session import Transaction
+from sam.callback.storage.transaction import Transaction
 from tests.support.databases import PostgresDatabase, SqliteDatabase
 from tests.support.proxy import Proxy, proxy_to
 

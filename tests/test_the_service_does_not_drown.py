@@ -2,9 +2,12 @@
 
 import asyncio
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -12,8 +15,9 @@ from sam.callback.inbox.inbox import Inbox
 from sam.callback.inbox.recorder import NotSafeError, OverloadedError, Recorded
 from sam.callback.model import Outcome
 from sam.callback.settings import Settings
-from tests.support.databases import PostgresDatabase, SqliteDatabase
+from tests.support.databases import PostgresDatabase, SqliteDatabase, free_port
 from tests.support.proxy import proxy_to
+from tests.support.service import KEY, clean_environment
 
 BLOCKED_SECONDS = 0.5
 """So long no computation of ours takes, on however busy a machine; what waits takes longer."""
@@ -80,3 +84,63 @@ async def test_the_event_loop_waits_for_neither_the_database_nor_the_disk(
     assert {r.outcome for r in queued if isinstance(r, Recorded)} == {Outcome.QUEUED}
     assert {type(result) for result in not_safe} == {NotSafeError}
     assert not [record.message for record in caplog.records if "Executing" in record.message]
+
+
+_CONNECT_AND_COUNT: Final = """
+import gc, http.client, os, signal, socket, sys, threading, time
+from sam.callback.service.http_protocol import HttpProtocol
+from sam.callback.service.main import create_app
+from sam.callback.service.server import run
+from sam.callback.settings import load_settings
+
+def protocols():
+    return sum(isinstance(each, HttpProtocol) for each in gc.get_objects())
+
+def client():
+    try:
+        begin()
+    finally:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+def begin():
+    while not gc.get_freeze_count():  # it listens by then
+        time.sleep(0.02)
+    time_limit = time.monotonic() + 20
+    gc.disable()
+    for content in (b'{"deploymentId": "d-1", "status": "DONE"}', b"{", b""):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        connection.request("POST", "/callback", content, {"X-API-KEY": sys.argv[1]})
+        connection.getresponse().read()
+        connection.close()
+    with socket.create_connection(("127.0.0.1", port)) as hung_up:
+        hung_up.sendall(b"POST /callback HTTP/1.1\\r\\nContent-Length: 10\\r\\n\\r\\n{")
+    while protocols() and time.monotonic() < time_limit:
+        time.sleep(0.02)
+    print(protocols(), file=sys.stderr)
+
+settings = load_settings()
+port = settings.callback_port
+threading.Thread(target=client).start()
+run(create_app(settings), settings)
+"""
+
+
+def test_a_connection_that_is_closed_leaves_nothing_for_the_garbage_collector(
+    sqlite_database: SqliteDatabase, tmp_path: Path
+) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", _CONNECT_AND_COUNT, KEY],
+        cwd=tmp_path,
+        env=clean_environment(
+            CALLBACK_API_KEY=KEY,
+            CALLBACK_HOST="127.0.0.1",
+            CALLBACK_PORT=str(free_port()),
+            PYTHONPATH=str(Path(__file__).parents[1]),
+            SQL_SAM_CONNECTION_STRING=sqlite_database.connection_string,
+        ),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.stderr.splitlines()[-1] == "0", ended.stderr

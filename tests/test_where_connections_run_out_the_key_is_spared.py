@@ -149,8 +149,8 @@ def _provide(soft: int, hard: int, connections: int) -> tuple[list[int], list[st
     program = f"""
 import resource
 resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))
-from sam.callback import logs, settings
-logs.configure(settings.LogLevel.INFO, settings.LogFormat.JSON)
+from sam.callback import logs, setting_types, settings
+logs.configure(setting_types.LogLevel.INFO, setting_types.LogFormat.JSON)
 from sam.callback.service.file_descriptors import provide_for
 room = provide_for({connections})
 print(room, resource.getrlimit(resource.RLIMIT_NOFILE)[0])

@@ -26,7 +26,7 @@ import structlog
 from structlog.typing import EventDict, ExcInfo, FilteringBoundLogger, Processor, WrappedLogger
 
 from sam.callback import __version__
-from sam.callback.settings import LogFormat, LogLevel
+from sam.callback.setting_types import LogFormat, LogLevel
 
 SERVICE: Final = "sam-callback"
 MAX_FIELD_CHARACTERS: Final = 1_024

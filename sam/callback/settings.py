@@ -6,16 +6,12 @@ the variable, in small letters). An empty variable counts as one that is not set
 """
 
 import ipaddress
-import re
 from collections.abc import Mapping
-from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from pydantic import (
-    AfterValidator,
-    BeforeValidator,
     ByteSize,
     Field,
     SecretStr,
@@ -27,64 +23,11 @@ from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from sam.callback.certificates import require_certificate, server_context
+from sam.callback.setting_types import ApiKey, Column, LogFormat, LogLevel, Seconds, Table
 
 SECRETS_DIRECTORY: Final = Path("/run/secrets")
 
 _MISSING = "missing"  # pydantic's own name for this kind of error
-
-_DURATION = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>ms|s|min|h|d)?", re.IGNORECASE)
-_UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
-_IDENTIFIER = re.compile(r"[^\W\d][\w$#@ -]{0,127}")
-_TABLE = re.compile(rf"{_IDENTIFIER.pattern}(?:\.{_IDENTIFIER.pattern}){{0,2}}")
-_VISIBLE_ASCII = re.compile(r"[\x21-\x7e]+")
-
-
-def _seconds(value: object) -> object:
-    if isinstance(value, str) and (match := _DURATION.fullmatch(value.strip())):
-        return float(match["number"]) * _UNIT_SECONDS[(match["unit"] or "s").lower()]
-    return value
-
-
-def _header_value(secret: SecretStr) -> SecretStr:
-    # HTTP strips white space around a header's value and agrees on no encoding beyond ASCII
-    # (RFC 9110, 5.5): a key with anything else in it could never be matched.
-    if not _VISIBLE_ASCII.fullmatch(secret.get_secret_value()):
-        raise ValueError(
-            "it holds a space, an accent or another character that a header cannot carry"
-        )
-    return secret
-
-
-def _must_match(pattern: re.Pattern[str], what: str) -> AfterValidator:
-    def check(name: str) -> str:
-        if not pattern.fullmatch(name):
-            raise ValueError(f"it cannot be the name of a {what}")
-        return name
-
-    return AfterValidator(check)
-
-
-Seconds = Annotated[float, BeforeValidator(_seconds)]
-ApiKey = Annotated[SecretStr, Field(min_length=1, max_length=512), AfterValidator(_header_value)]
-Column = Annotated[str, _must_match(_IDENTIFIER, "column")]
-Table = Annotated[str, _must_match(_TABLE, "table")]
-
-
-class LogFormat(StrEnum):
-    """How a log line is written."""
-
-    JSON = "json"
-    CONSOLE = "console"
-
-
-class LogLevel(StrEnum):
-    """The least severe level that is written."""
-
-    DEBUG = "DEBUG"
-    INFO = "INFO"
-    WARNING = "WARNING"
-    ERROR = "ERROR"
-    CRITICAL = "CRITICAL"
 
 
 class SettingsError(Exception):

@@ -11,6 +11,12 @@ _BLOCK = re.compile(
     r"^(?P<indent> *)```(?P<language>\S*)[^\n]*\n(?P<code>.*?)^(?P=indent)```$",
     re.MULTILINE | re.DOTALL,
 )
+SHELLS: Final = ("sh", "powershell")
+
+_EXAMPLE = re.compile(
+    r"^ *<!-- example: [^\n]+ -->\n(?P<indent> *)```.*?^(?P=indent)```$",
+    re.MULTILINE | re.DOTALL,
+)
 _LINK = re.compile(r"\[(?:[^\[\]]|\[[^\]]*\])*\]\((?P<target>[^()\s]+)\)")
 _HEADING = re.compile(r"^(?P<level>#+) (?P<text>.+)$", re.MULTILINE)
 
@@ -23,6 +29,12 @@ def pages() -> list[Path]:
 def blocks(text: str) -> list[tuple[str, str]]:
     """Return each code block: its language, and its code."""
     return [(match["language"], match["code"]) for match in _BLOCK.finditer(text)]
+
+
+def commands(page: str) -> list[str]:
+    """Return the shell's blocks of a page, given by its path, but for those marked as examples."""
+    text = ROOT.joinpath(page).read_text(encoding="utf-8")
+    return [code for language, code in blocks(_EXAMPLE.sub("", text)) if language in SHELLS]
 
 
 def prose(text: str) -> str:

@@ -18,7 +18,8 @@ from pydantic import ByteSize, SecretStr
 from pydantic.fields import FieldInfo
 
 from sam.callback.service.main import create_app
-from sam.callback.settings import Seconds, Settings
+from sam.callback.setting_types import Seconds
+from sam.callback.settings import Settings
 
 ROOT: Final = Path(__file__).parents[2]
 HOW_TO: Final = "Run `uv run python -m tests.support.pages`, which writes it anew."

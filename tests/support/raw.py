@@ -61,8 +61,8 @@ class Wire:
             return True
         return False
 
-    def answer(self) -> tuple[int, dict[str, str], bytes]:
-        """Read one answer: its status, its headers (names in small letters) and its body.
+    def head(self) -> tuple[int, dict[str, str]]:
+        """Read the head of an answer: its status, and its headers (names in small letters).
 
         Raises:
             EOFError: If the connection was closed instead.
@@ -74,8 +74,16 @@ class Wire:
         while (header := self._file.readline().strip().decode()) != "":
             name, _, value = header.partition(":")
             headers[name.lower()] = value.strip()
-        body = self._file.read(int(headers.get("content-length", "0")))
-        return int(line.split()[1]), headers, body
+        return int(line.split()[1]), headers
+
+    def answer(self) -> tuple[int, dict[str, str], bytes]:
+        """Read one answer: its status, its headers (names in small letters) and its body.
+
+        Raises:
+            EOFError: If the connection was closed instead.
+        """
+        status, headers = self.head()
+        return status, headers, self._file.read(int(headers.get("content-length", "0")))
 
     def status(self) -> int:
         """Read one answer; return its status."""

@@ -179,7 +179,7 @@ def run_to_its_end(
 _LOG_SOMETHING: Final = """
 import logging, sys, threading, warnings
 from sam.callback import logs
-from sam.callback.settings import LogFormat, LogLevel
+from sam.callback.setting_types import LogFormat, LogLevel
 logs.configure(LogLevel.INFO, LogFormat(sys.argv[1]))
 log = logs.get_logger("test")
 """

@@ -1,31 +1,36 @@
 """The command line: one module per command, and what several share."""
 
-from typing import Annotated
+from importlib import import_module
+from typing import Annotated, Any, Final
 
 import typer
+from typer.core import TyperGroup
+from typer.main import get_command
 
 from sam.callback import __version__
-from sam.callback.commands import spool
-from sam.callback.commands.check import check
-from sam.callback.commands.demo import demo
-from sam.callback.commands.send import EPILOG as SEND_EPILOG
-from sam.callback.commands.send import send
-from sam.callback.commands.serve import serve
-from sam.callback.commands.simulate import EPILOG as SIMULATE_EPILOG
-from sam.callback.commands.simulate import simulate
+
+_NAMES: Final = ["serve", "check", "demo", "send", "simulate", "spool"]
+
+
+class _Commands(TyperGroup):
+    """Imports a command's module when it is asked for: `serve` needs no HTTP client."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401, ARG002 - Typer's own
+        return _NAMES
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ANN401, ARG002 - Typer's own
+        if cmd_name not in _NAMES:
+            return None
+        return get_command(import_module(f"{__name__}.{cmd_name}").app)
+
 
 app = typer.Typer(
+    cls=_Commands,
     help="Receives Automation 360 callbacks and writes their status into SAM's database.",
     no_args_is_help=False,
     pretty_exceptions_enable=False,  # a traceback with local variables could show a secret
     add_completion=False,
 )
-app.command()(serve)
-app.command()(check)
-app.command()(demo)
-app.command(epilog=SEND_EPILOG)(send)
-app.command(epilog=SIMULATE_EPILOG)(simulate)
-app.add_typer(spool.app, name="spool")
 
 
 def _print_version(value: bool) -> None:  # noqa: FBT001 - Typer's way
@@ -44,4 +49,6 @@ def _serve_by_default(
     ] = False,
 ) -> None:
     if context.invoked_subcommand is None:
+        from sam.callback.commands.serve import serve  # noqa: PLC0415 - as above
+
         serve()

@@ -13,7 +13,8 @@ from sam.callback import logs
 from sam.callback.commands.refusal import refuse, require_driver_manager
 from sam.callback.finding import Finding, Level
 from sam.callback.key_strength import HOW_TO_MAKE_ONE, weakness_of
-from sam.callback.settings import LogFormat, LogLevel, Settings, SettingsError, load_settings
+from sam.callback.setting_types import LogFormat, LogLevel
+from sam.callback.settings import Settings, SettingsError, load_settings
 
 _SIGNS: Final = {
     Level.OK: ("✓", "green"),
@@ -23,6 +24,10 @@ _SIGNS: Final = {
 }
 
 
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
 def check(
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Write one JSON object.")] = False,

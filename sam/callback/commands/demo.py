@@ -22,6 +22,10 @@ _STOP_SECONDS: Final = 12
 _STATUSES = ("RUN_COMPLETED", "RUN_FAILED", "RUN_TIMED_OUT")
 
 
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
 def demo() -> None:
     """Start the service, send it a handful of callbacks, show the table before and after, end."""
     console = Console()

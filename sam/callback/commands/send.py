@@ -46,6 +46,10 @@ MEANINGS: Final = {
 _STYLES: Final = {Outcome.UPDATED: "green", Outcome.DEAD_LETTER: "red"}
 
 
+app = typer.Typer(add_completion=False)
+
+
+@app.command(epilog=EPILOG)
 def send(
     deployment_id: Annotated[
         str | None, typer.Argument(help="The deployment that ended.", show_default=False)

@@ -19,6 +19,10 @@ _ENDING: Final = (signal.SIGINT, signal.SIGTERM)
 _log = logs.get_logger(__name__)
 
 
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
 def serve(
     *,
     use_embedded: Annotated[

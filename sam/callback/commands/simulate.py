@@ -43,6 +43,10 @@ _REFRESH_SECONDS: Final = 0.2
 _PERCENTILES: Final = (50, 95, 99)
 
 
+app = typer.Typer(add_completion=False)
+
+
+@app.command(epilog=EPILOG)
 def simulate(  # noqa: PLR0913, PLR0917 - its options
     url: UrlOption = None,
     connections: Annotated[

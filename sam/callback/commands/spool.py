@@ -23,9 +23,8 @@ from sam.callback.commands.refusal import refuse, require_driver_manager
 from sam.callback.inbox.entries import Entry, Kind
 from sam.callback.inbox.spool_file import SpoolFile
 from sam.callback.model import received_at
+from sam.callback.setting_types import LogFormat, LogLevel
 from sam.callback.settings import (
-    LogFormat,
-    LogLevel,
     SettingsError,
     load_settings,
     load_spool_settings,
@@ -36,6 +35,8 @@ WIDE: Final = 120
 """Columns of a terminal from which on there is room for the time and the reason."""
 
 app = typer.Typer(
+    name="spool",
+    add_completion=False,
     help="Look into the spool and mend it, beside a running service or without one.",
     no_args_is_help=True,
 )

@@ -76,6 +76,14 @@ class Answers:
         self.flush()
         self._close()
 
+    def forget(self) -> None:
+        """Let go of whoever closes: the connection is gone."""
+        self._close = _nothing
+
+
+def _nothing() -> None:
+    """Close what is closed."""
+
 
 async def bad_request(_scope: Scope, _receive: Receive, send: Send) -> None:
     """Answer 400, in its turn, to a request whose body is broken."""

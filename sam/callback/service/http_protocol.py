@@ -86,6 +86,12 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: D102 - asyncio's
         self._connection.leave()
         super().connection_lost(exc)
+        # What holds on to each other would wait for the garbage collector, 10 KB a connection. A
+        # request that is still at work has all that it needs.
+        self._connection.owner = None
+        self.pipeline.clear()
+        self.cycle = None  # type: ignore[assignment]  # as before the first request
+        self._answers.forget()
 
     def data_received(self, data: bytes) -> None:  # noqa: D102 - asyncio's
         # In slices, so that a slice alone cannot hold more than headers may.

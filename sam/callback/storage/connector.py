@@ -32,8 +32,9 @@ from sam.callback.storage.errors import (
     is_login_refused,
 )
 from sam.callback.storage.gate import Gate
-from sam.callback.storage.session import Identity, Session, Work, close, work_on
+from sam.callback.storage.session import Identity, Session, close
 from sam.callback.storage.statements import Table
+from sam.callback.storage.transaction import Work, work_on
 from sam.callback.threads import DaemonThreadPool
 
 MAX_IDLE_SECONDS: Final = 180

@@ -214,6 +214,15 @@ def is_connection_lost(error: pyodbc.Error) -> bool:
     )
 
 
+def as_connection_lost(error: pyodbc.Error) -> pyodbc.OperationalError:
+    """Give an error the SQLSTATE of a lost connection.
+
+    One that cannot be set up, or rolled back, is of no more use, whatever its driver calls that
+    (FreeTDS: HY000, "Unknown error").
+    """
+    return pyodbc.OperationalError("08S01", str(error.args[-1]))
+
+
 def is_login_refused(error: pyodbc.Error) -> bool:
     """Whether the error of a connection attempt means that the login is refused."""
     return (

@@ -20,8 +20,8 @@ from sam.callback.storage.errors import (
     is_connection_lost,
     is_permission_missing,
 )
-from sam.callback.storage.session import Transaction
 from sam.callback.storage.statements import Table, select_none
+from sam.callback.storage.transaction import Transaction
 
 GRACE_SECONDS: Final = 0.5
 """How long it may take beyond SQL_SAM_LOGIN_TIMEOUT to hear that nobody answers."""

@@ -20,8 +20,8 @@ from sam.callback.storage.errors import (
     native_numbers_of,
     sqlstate_of,
 )
-from sam.callback.storage.session import Transaction
 from sam.callback.storage.statements import Table
+from sam.callback.storage.transaction import Transaction
 
 MAX_TOGETHER: Final = 64
 """The most callbacks in one execute: of five values each, well below SQL Server's 2,100."""

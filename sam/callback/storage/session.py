@@ -3,23 +3,19 @@
 import contextlib
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Self, TypeVar
+from typing import Self
 
 import pyodbc
 
 from sam.callback.logs import get_logger
 from sam.callback.storage.binding import Binder
 from sam.callback.storage.columns import Column, read_columns
-from sam.callback.storage.dialects import SQL_SERVER, Dialect, dialect_of
-from sam.callback.storage.errors import ErrorClass, classify, describe, is_connection_lost
-from sam.callback.storage.gate import Gate
-from sam.callback.storage.statements import Statement, Statements, Table
+from sam.callback.storage.dialects import SQL_SERVER, dialect_of
+from sam.callback.storage.errors import as_connection_lost, describe, is_connection_lost
+from sam.callback.storage.statements import Statements, Table
 
 _log = get_logger(__name__)
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +91,7 @@ class Session:
                 self.cursor.execute(statement.format(lock_timeout_ms=lock_timeout_ms))
             self.connection.commit()
         except pyodbc.Error as error:
-            raise _lost(error) from error
+            raise as_connection_lost(error) from error
 
     def _types_to_bind(self, table: Table) -> dict[str, Column]:
         """Read the types of the columns that an index or a plan depends on, on SQL Server.
@@ -146,177 +142,7 @@ class Session:
         self.connection.close()
 
 
-class Transaction:
-    """What the work on a connection's thread may use. It may commit more than once."""
-
-    def __init__(self, session: Session, gate: Gate) -> None:
-        self._session = session
-        self._gate = gate
-        self._is_open = False
-        self.is_suspect = False
-        """To be set after an error that may be the connection's."""
-
-    @property
-    def dialect(self) -> Dialect:
-        """The database's dialect."""
-        return self._session.dialect
-
-    @property
-    def cursor(self) -> pyodbc.Cursor:
-        """The session's cursor; what it executes belongs to this transaction."""
-        self._is_open = True
-        return self._session.cursor
-
-    @property
-    def identity(self) -> Identity:
-        """Who is connected with whom."""
-        return self._session.identity
-
-    @property
-    def statements(self) -> Statements:
-        """The table's statements, in this dialect."""
-        return self._session.statements
-
-    @property
-    def binder(self) -> Binder:
-        """How the statements' values are bound."""
-        return self._session.binder
-
-    def execute(self, statement: Statement, *values: object) -> pyodbc.Cursor:
-        """Execute a statement, its values bound by the types of their columns.
-
-        Raises:
-            pyodbc.Error: If it failed.
-        """
-        cursor = self.cursor
-        self.binder.bind(cursor, statement.columns, values)
-        return cursor.execute(statement.text, *values)
-
-    def count(self, statement: Statement, *values: object) -> int:
-        """Execute a statement that changes rows.
-
-        Triggers have results of their own, before the statement's: the last one counts.
-
-        Returns:
-            How many rows it met; -1 where the server does not say.
-
-        Raises:
-            pyodbc.Error: If it, or a trigger, failed.
-        """
-        return self.counts(statement, *values)[-1]
-
-    def counts(self, statement: Statement, *values: object) -> list[int]:
-        """Execute a statement, or several in one, that change rows; drain all results.
-
-        An error that comes after the first result shows while they are drained.
-
-        Returns:
-            The count of each result, in their order.
-
-        Raises:
-            pyodbc.Error: If one of them, or a trigger, failed.
-        """
-        cursor = self.execute(statement, *values)
-        counts = [cursor.rowcount]
-        while cursor.nextset():
-            counts.append(cursor.rowcount)
-        return counts
-
-    @property
-    def takes_several(self) -> bool:
-        """Whether several statements may be executed as one, and each has its count."""
-        return self._session.takes_several
-
-    def take_them_singly(self) -> None:
-        """Note that the counts of several statements cannot be told apart on this connection."""
-        self._session.takes_several = False
-
-    def commit(self) -> None:
-        """Commit, unless the time-out came first.
-
-        Raises:
-            AbandonedError: If it did.
-            pyodbc.Error: If the COMMIT failed.
-        """
-        self._gate.enter()
-        self._session.connection.commit()
-        self._is_open = False
-
-    def rollback(self) -> None:
-        """Undo what is not committed.
-
-        Raises:
-            pyodbc.Error: With SQLSTATE 08S01, if it failed.
-        """
-        if self._is_open:
-            try:
-                self._session.connection.rollback()
-            except pyodbc.Error as error:
-                raise _lost(error) from error
-            self._is_open = False
-
-
-Work = Callable[[Transaction], T]
-"""A function that runs on a connection's thread: executes, fetches and commits there."""
-
-
-def work_on(
-    opened: pyodbc.Connection | Session,
-    table: Table,
-    lock_timeout: float,
-    work: Work[T],
-    gate: Gate,
-) -> tuple[Session, T]:
-    """Do the work, on this thread; close the connection if an error leaves it unfit for more.
-
-    Args:
-        opened: The connection: fresh, or as it came from here.
-        table: As `Session` takes it.
-        lock_timeout: Likewise.
-        work: What to do. What it has not committed is rolled back, as the connection's next user
-            would commit it.
-        gate: Where the work stops if it is given up.
-
-    Raises:
-        pyodbc.Error: If the set-up, the work or the rollback let one out.
-        AbandonedError: If the work was given up.
-    """
-    session = None
-    try:
-        session = opened if isinstance(opened, Session) else Session(opened, table, lock_timeout)
-        transaction = Transaction(session, gate)
-        try:
-            result = work(transaction)
-        finally:
-            transaction.rollback()
-        session.used()
-        if transaction.is_suspect:
-            close(session)
-    except BaseException as error:
-        if session is None or not _leaves_fit(error, session.dialect):
-            close(session or opened)
-        raise
-    return session, result
-
-
 def close(opened: pyodbc.Connection | Session) -> None:
     """Close a connection that may be closed or dead already."""
     with contextlib.suppress(pyodbc.Error):
         opened.close()
-
-
-def _lost(error: pyodbc.Error) -> pyodbc.OperationalError:
-    """Give an error the SQLSTATE of a lost connection.
-
-    One that cannot be set up, or rolled back, is of no more use, whatever its driver calls that
-    (FreeTDS: HY000, "Unknown error").
-    """
-    return pyodbc.OperationalError("08S01", str(error.args[-1]))
-
-
-def _leaves_fit(error: BaseException, dialect: Dialect) -> bool:
-    return (
-        isinstance(error, pyodbc.Error)
-        and classify(error, dialect) is not ErrorClass.UNKNOWN
-        and not is_connection_lost(error)
-    )

@@ -11,7 +11,8 @@ from pydantic import SecretStr, TypeAdapter, ValidationError
 
 from sam.callback.commands import embedded
 from sam.callback.commands.refusal import refuse
-from sam.callback.settings import ClientSettings, Seconds, SettingsError, load_client_settings
+from sam.callback.setting_types import Seconds
+from sam.callback.settings import ClientSettings, SettingsError, load_client_settings
 
 LOOPBACK: Final = "127.0.0.1"
 
