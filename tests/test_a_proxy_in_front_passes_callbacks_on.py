@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.callbacks import body
 from tests.support.conditions import eventually
-from tests.support.containers import ROOT, build, docker
+from tests.support.containers import ROOT, build, docker, remove
 from tests.support.service import KEY
 
 pytestmark = [pytest.mark.container, pytest.mark.timeout(900)]
@@ -73,7 +73,7 @@ def start(image: str, network: str) -> Iterator[Start]:
 
     yield run
     for container in reversed(started):
-        docker("rm", "--force", "--volumes", container)
+        remove(container)
 
 
 def serve(start: Start, name: str, *options: str) -> str:

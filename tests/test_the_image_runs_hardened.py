@@ -21,6 +21,7 @@ from tests.support.containers import (
     build,
     docker,
     docker_fails,
+    remove,
 )
 from tests.support.service import KEY
 
@@ -182,7 +183,7 @@ def test_it_ends_at_once_if_it_is_told_so_while_it_starts(image: str) -> None:
         docker("stop", "--time=10", container)
         status = docker("inspect", "--format={{.State.ExitCode}}", container)
     finally:
-        docker("rm", "--force", "--volumes", container)
+        remove(container)
     assert int(status) in {0, 128 + signal.SIGTERM}
 
 

@@ -16,9 +16,10 @@ import httpx
 import pytest
 
 from sam.callback.commands import embedded
+from tests.support import printed
 from tests.support.callbacks import body
 from tests.support.conditions import eventually
-from tests.support.containers import ROOT, docker
+from tests.support.containers import ROOT, docker, docker_fails
 
 pytestmark = [pytest.mark.container, pytest.mark.timeout(900)]
 
@@ -63,7 +64,12 @@ def make(project: str) -> Iterator[Make]:
 
     run("up")
     yield run
+    callback = f"{project}-callback-1"
+    environment = json.loads(docker("inspect", "--format={{json .Config.Env}}", callback))
+    logged = docker_fails("logs", callback)
     run("down")
+    variables = dict(variable.split("=", 1) for variable in environment)
+    printed.search(variables, [logged.stdout, logged.stderr])
     assert docker("ps", "--all", "--quiet", f"--filter=name={project}") == ""
     assert docker("volume", "ls", "--quiet", f"--filter=name={project}") == ""
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import httpx
 
+from tests.support import printed
 from tests.support.conditions import eventually
 from tests.support.service import KEY
 
@@ -58,6 +59,13 @@ def build(tag: str, *options: str) -> None:
     )
 
 
+def remove(container: str, **environment: str) -> None:
+    """Remove a container; search what it printed for the secrets of its environment."""
+    logged = docker_fails("logs", container)
+    docker("rm", "--force", "--volumes", container)
+    printed.search(environment, [logged.stdout, logged.stderr])
+
+
 class Container:
     """A container of the service, hardened as far as the engine can.
 
@@ -71,14 +79,14 @@ class Container:
     def __init__(
         self, image: str, volumes: Sequence[str], *command: str, **environment: str
     ) -> None:
-        variables = {"CALLBACK_API_KEY": KEY, **environment}
+        self._environment = {"CALLBACK_API_KEY": KEY, **environment}
         self.id = docker(
             "run",
             "--detach",
             *HARDENED,
             "--publish=127.0.0.1::8000",
             *(f"--volume={volume}" for volume in volumes),
-            *(f"--env={name}={value}" for name, value in variables.items()),
+            *(f"--env={name}={value}" for name, value in self._environment.items()),
             image,
             *command,
         )
@@ -111,4 +119,4 @@ class Container:
         return answer
 
     def remove(self) -> None:
-        docker("rm", "--force", self.id)
+        remove(self.id, **self._environment)
