@@ -24,11 +24,7 @@ from sam.callback.inbox.entries import Entry, Kind
 from sam.callback.inbox.spool_file import SpoolFile
 from sam.callback.model import received_at
 from sam.callback.setting_types import LogFormat, LogLevel
-from sam.callback.settings import (
-    SettingsError,
-    load_settings,
-    load_spool_settings,
-)
+from sam.callback.settings import SettingsError, load_settings, load_spool_settings
 
 PAGE: Final = 1_000
 WIDE: Final = 120
@@ -109,8 +105,8 @@ def retry(
     """Let entries be applied again: dead letters once the database takes them.
 
     The service does so within seconds, or a minute for one that waits for its row already; without
-    one, see `spool drain`. A body that was not
-    understood cannot be applied: export it, and send it again.
+    one, see `spool drain`. A body that was not understood cannot be applied: export it, and send
+    it again.
     """
     if kind is Kind.INVALID:
         _fail("A body that was not understood cannot be applied. Export it, and send it again.")
