@@ -13,7 +13,7 @@ import pytest
 import yaml
 from jsonschema.validators import validator_for
 
-from sam.callback.service.main import HEALTH_PATH, READY_PATH
+from sam.callback.service.probe_routes import HEALTH_PATH, READY_PATH
 from sam.callback.settings import Settings
 
 ROOT: Final = Path(__file__).parent.parent

@@ -50,11 +50,11 @@ def configure(level: LogLevel, line_format: LogFormat, stream: TextIO | None = N
     """
     stream = stream or sys.stdout
     output = _Output(stream.buffer)
-    renderers: list[Processor] = [_bound_fields]
-    if line_format is LogFormat.JSON:
-        renderers.append(_JsonLine())
-    else:
-        renderers.append(_console_line(colors=stream.isatty()))
+    renderers: list[Processor] = (
+        [_JsonLine()]
+        if line_format is LogFormat.JSON
+        else [_bound_fields, _console_line(colors=stream.isatty())]
+    )
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -64,7 +64,7 @@ def configure(level: LogLevel, line_format: LogFormat, stream: TextIO | None = N
             *renderers,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level.value),
-        logger_factory=structlog.BytesLoggerFactory(cast("BinaryIO", output)),
+        logger_factory=lambda *names: _LineLogger(output, *names),
         cache_logger_on_first_use=True,
     )
     handler = _RecordHandler(
@@ -82,8 +82,8 @@ class _Output:
 
     One that is not read does: a pipe that is full blocks, as for any program.
 
-    What is flushed on an event loop's thread is written once the loop has run what is ready: the
-    lines of a batch of callbacks cost one system call. Elsewhere it is written at once.
+    A line from an event loop's thread is written once the loop has run what is ready: the lines of
+    a batch of callbacks cost one system call. From elsewhere it is written at once.
     """
 
     def __init__(self, stream: BinaryIO) -> None:
@@ -93,10 +93,8 @@ class _Output:
         self._due_in: asyncio.AbstractEventLoop | None = None
         atexit.register(self._write_lines)
 
-    def write(self, data: bytes) -> None:
-        self._lines.append(data)
-
-    def flush(self) -> None:
+    def write(self, line: bytes) -> None:
+        self._lines.append(line)
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
@@ -110,12 +108,21 @@ class _Output:
         self._due_in = None
         # ValueError is what a closed stream raises, OSError what a closed pipe or a full disk does.
         with suppress(OSError, ValueError), self._lock:
-            lines = []
-            while self._lines:
-                lines.append(self._lines.popleft())
+            lines: list[bytes] = []
+            with suppress(IndexError):  # a finalizer may have taken the rest
+                while self._lines:
+                    lines.append(self._lines.popleft())
             if lines:
-                self._stream.write(b"".join(lines))
+                self._stream.write(b"\n".join([*lines, b""]))
                 self._stream.flush()
+
+
+class _LineLogger:
+    """Where structlog's loggers send their lines."""
+
+    def __init__(self, output: _Output, name: str = "") -> None:
+        self.name = name
+        self.debug = self.info = self.warning = self.error = self.critical = output.write
 
 
 class _RecordHandler(logging.Handler):
@@ -136,8 +143,7 @@ class _RecordHandler(logging.Handler):
             line["exc_info"] = record.exc_info
         for process in self._processors:
             line = process(None, line["level"], line) if isinstance(line, dict) else line
-        self._output.write(line + b"\n")
-        self._output.flush()
+        self._output.write(line)
 
 
 class _JsonLine:
@@ -162,17 +168,23 @@ class _JsonLine:
         if "request_id" in fields:
             line["request_id"] = fields.pop("request_id")
         line |= fields
-        try:
-            text = _dumps(line)
-        except TypeError:
-            # A lone surrogate, or an integer over 64 bits: neither may lose a line.
-            text = _dumps({key: _representable(value) for key, value in line.items()})
+        text = _dump_all(line)
+        if len(text) > MAX_FIELD_CHARACTERS:  # as each line is that has a longer field
+            text = _dump_all(_bound_fields(None, "", line))
         return text if text.isascii() and b"\x7f" not in text else _escape_deceptive(text)
 
 
 def _escape_deceptive(line: bytes) -> bytes:
     # In valid JSON they can stand in strings alone, and there an escape means the same.
     return _DECEPTIVE.sub(lambda found: f"\\u{ord(found[0]):04x}", line.decode()).encode()
+
+
+def _dump_all(line: EventDict) -> bytes:
+    try:
+        return _dumps(line)
+    except TypeError:
+        # A lone surrogate, or an integer over 64 bits: neither may lose a line.
+        return _dumps({key: _representable(value) for key, value in line.items()})
 
 
 def _dumps(value: object) -> bytes:

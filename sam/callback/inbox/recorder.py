@@ -244,6 +244,7 @@ class Recorder:
         batch = await self._repository.apply([group.callback for group in groups], timeout=timeout)
         self._learn(batch, now() - begun, timeout)
         seconds = now() - started
+        updated = Recorded(Outcome.UPDATED, "", seconds, batch_size)
         to_spool = []
         for group, applied in zip(groups, batch.results, strict=True):
             match applied.verdict:
@@ -251,7 +252,7 @@ class Recorder:
                     self._health.matched()
                     if group.is_blind:
                         self._pass_by(group)
-                    group.resolve(Recorded(Outcome.UPDATED, "", seconds, batch_size))
+                    group.resolve(updated)
                 case Verdict.UNMATCHED:
                     self._health.missed()
                     to_spool.append(_Spooling(group, Kind.UNMATCHED, NO_ROW_YET, failures=1))

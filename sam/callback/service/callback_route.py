@@ -1,22 +1,19 @@
 """``POST /callback``: the hot path. Each thing is done once, and nothing that is not needed.
 
-The body is read once and validated straight from its bytes; FastAPI documents the route, and is
-spared the solving of dependencies that there are none of.
+The body is read once and validated straight from its bytes.
 """
 
-from collections.abc import Callable, Coroutine
-from typing import Any, Final
+from typing import Final
 
 import orjson
 from fastapi import HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.routing import APIRoute
 from pydantic import ValidationError
-from starlette.types import Receive, Scope, Send
 
 from sam.callback.inbox.inbox import Inbox
 from sam.callback.inbox.recorder import NotSafeError, OverloadedError
 from sam.callback.service import openapi
+from sam.callback.service.direct_route import DirectRoute
 from sam.callback.service.limits import read_body
 from sam.callback.service.request_log import line_of, request_id_of
 from sam.callback.service.schemas import CallbackAnswer, CallbackPayload
@@ -24,8 +21,6 @@ from sam.callback.settings import Settings
 
 PATH: Final = "/callback"
 RETRY_AFTER_SECONDS: Final = 5
-
-_Endpoint = Callable[[Request], Coroutine[Any, Any, Response]]
 
 _NOT_SAFE = (
     "The callback could not be made safe: neither the database nor the spool can take it. "
@@ -47,24 +42,7 @@ class _Answer(Response):
         self.raw_headers = [(b"content-length", b"%d" % len(body)), self._CONTENT_TYPE]
 
 
-class _Route(APIRoute):
-    """A route that FastAPI documents, and whose endpoint takes the request itself.
-
-    FastAPI's own handler would solve dependencies, and hold exit stacks open for them.
-    """
-
-    def __init__(self, path: str, endpoint: _Endpoint, **documented: Any) -> None:  # noqa: ANN401 - FastAPI's own
-        super().__init__(path, endpoint, **documented)
-
-        async def app(scope: Scope, receive: Receive, send: Send) -> None:
-            # What it raises is answered by the app's own handlers, one layer further out.
-            response = await endpoint(Request(scope, receive, send))
-            await response(scope, receive, send)
-
-        self.app = app
-
-
-def callback_route(inbox: Inbox, settings: Settings) -> APIRoute:
+def callback_route(inbox: Inbox, settings: Settings) -> DirectRoute:
     """Return the route, with its entry in the OpenAPI document."""
     max_bytes = settings.callback_max_body_bytes
     timeout = settings.callback_body_timeout
@@ -77,7 +55,7 @@ def callback_route(inbox: Inbox, settings: Settings) -> APIRoute:
             raise await _refuse(request, inbox, body, error) from None
         return await _record(request, inbox, payload, body)
 
-    return _Route(
+    return DirectRoute(
         PATH,
         callback,
         methods=["POST"],

@@ -3,22 +3,22 @@
 from typing import Final
 
 from fastapi import Request, Response
-from fastapi.routing import APIRoute
 
 from sam.callback.metrics import Metrics
 from sam.callback.service import openapi
+from sam.callback.service.direct_route import DirectRoute
 
 PATH: Final = "/metrics"
 
 
-def metrics_route(metrics: Metrics) -> APIRoute:
+def metrics_route(metrics: Metrics) -> DirectRoute:
     """Return the route, with its entry in the OpenAPI document."""
 
     async def scrape(request: Request) -> Response:
         text, content_type = metrics.exposition(request.headers.get("accept", ""))
         return Response(text, headers={"Content-Type": content_type})
 
-    return APIRoute(
+    return DirectRoute(
         PATH,
         scrape,
         methods=["GET"],

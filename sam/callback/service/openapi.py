@@ -54,10 +54,10 @@ def create_documented_app(*, docs: bool, **kwargs: Any) -> FastAPI:  # noqa: ANN
         **kwargs,
     )
 
-    @app.get(DOCS_PATH, include_in_schema=False)
     async def docs_of(request: Request) -> HTMLResponse:
         return docs_page(request, title=_TITLE, openapi_path=OPENAPI_PATH, assets_path=_ASSETS_PATH)
 
+    app.add_route(DOCS_PATH, docs_of, include_in_schema=False)
     app.openapi = lambda: _document(app)  # type: ignore[method-assign]  # as FastAPI documents it
     return app
 

@@ -1,7 +1,7 @@
 """One line per request, and the request's id."""
 
+import os
 import re
-import secrets
 import time
 from http import HTTPStatus
 from typing import Any
@@ -110,7 +110,7 @@ def _request_id(scope: Scope) -> str:
     for name, value in scope["headers"]:
         if name == _HEADER_NAME and _WELL_FORMED.fullmatch(value):
             return str(value, "ascii")
-    return secrets.token_hex(16)
+    return os.urandom(16).hex()
 
 
 def _write(scope: Scope, http_status: int, duration: float) -> None:
