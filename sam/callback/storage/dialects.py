@@ -57,7 +57,14 @@ POSTGRESQL = Dialect(
 # Its lock time-out is "Timeout" (ms) in the connection string: the driver waits in a loop of its
 # own, which PRAGMA busy_timeout does not touch (seen with libsqliteodbc 0.9998).
 # Backquotes, as SQLite takes an unknown name in double quotes for a string.
-SQLITE = Dialect(name="SQLite", opening_quote="`", closing_quote="`")
+SQLITE = Dialect(
+    name="SQLite",
+    opening_quote="`",
+    closing_quote="`",
+    # KiB. With its own 2 MiB the pages of a large table were read anew for each row: callbacks took
+    # 1.26 times as long with ten million rows as with a thousand, and 1.06 times with this.
+    session_setup=("PRAGMA cache_size = -16384",),
+)
 OTHER = Dialect(name="other")
 
 _BY_DBMS_NAME = {
