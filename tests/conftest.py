@@ -118,12 +118,16 @@ def settings_for() -> Callable[..., Settings]:
 
 
 @pytest.fixture
-def start_service(tmp_path: Path) -> Iterator[Callable[..., Service]]:
-    """Starts services, which end cleanly with the test."""
+def start_service(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[Callable[..., Service]]:
+    """Starts services, which end cleanly with the test; see the mark `fresh`."""
     services: list[Service] = []
+    fresh = request.node.get_closest_marker("fresh") is not None
 
     def start(*arguments: str, **environment: str) -> Service:
-        service = Service(tmp_path, {"CALLBACK_API_KEY": KEY, **environment}, arguments)
+        needed = {"CALLBACK_API_KEY": KEY, **environment}
+        service = Service(tmp_path, needed, arguments, fresh=fresh)
         services.append(service)
         return service
 

@@ -61,7 +61,7 @@ def test_killed_at_50_random_moments_with_the_database_going_up_and_down(
     everything: list[Sent] = []
     with going_up_and_down(sqlite_database):
         for _ in range(KILLS):
-            service = Service(tmp_path, environment)
+            service = Service(tmp_path, environment, fresh=True)
             with Load(service.url, DEPLOYMENTS, connections=64) as load:
                 load.wait_for(1)
                 time.sleep(random.uniform(0.0, 0.6))  # noqa: S311 - the random moment itself
@@ -73,7 +73,7 @@ def test_killed_at_50_random_moments_with_the_database_going_up_and_down(
     assert {sent.outcome for sent in answered} == {"updated", "queued"}
     assert losses(answered, everything, sqlite_database.statuses(), spool) == []
 
-    service = Service(tmp_path, environment)  # and then all of it is applied
+    service = Service(tmp_path, environment, fresh=True)  # and then all of it is applied
     eventually(lambda: spooled(spool) == {}, 30)
     assert losses(answered, everything, sqlite_database.statuses(), spool) == []
     assert service.stop() == 0
@@ -89,7 +89,7 @@ def test_told_to_end_at_random_moments(tmp_path: Path, sqlite_database: SqliteDa
     everything: list[Sent] = []
     with going_up_and_down(sqlite_database):
         for _ in range(10):
-            service = Service(tmp_path, environment)
+            service = Service(tmp_path, environment, fresh=True)
             with Load(service.url, DEPLOYMENTS, connections=32) as load:
                 load.wait_for(random.randint(1, 300))  # noqa: S311 - not a secret
                 started = time.monotonic()

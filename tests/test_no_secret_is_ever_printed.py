@@ -182,6 +182,7 @@ def test_a_crash_of_a_command_shows_none(tmp_path: Path) -> None:
     assert "RuntimeError: boom" in run.stderr
 
 
+@pytest.mark.fresh
 def test_neither_its_arguments_nor_a_child_has_one(service: Service) -> None:
     service.post(body())
     process = psutil.Process(service.pid)

@@ -15,6 +15,8 @@ from tests.support.callbacks import body
 from tests.support.databases import PostgresServer, SqliteDatabase
 from tests.support.service import KEY, Service, clean_environment
 
+pytestmark = pytest.mark.fresh
+
 
 @pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
 def test_the_exit_status_is_0(signal_number: int, service: Service) -> None:

@@ -179,6 +179,7 @@ def main(
                 "CALLBACK_API_KEY": KEY,
                 "SQL_SAM_CONNECTION_STRING": database.connection_string,
             },
+            fresh=True,
         )
         script = Path(directory) / "callback.lua"
         script.write_text(SCRIPT.format(key=KEY, body=body("d-1", "RUN_COMPLETED").decode()))

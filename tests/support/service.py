@@ -7,12 +7,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
 import httpx
 
-from tests.support import log_lines, printed
+from tests.support import log_lines, printed, processes
 
 KEY: Final = printed.KEY
 START_SECONDS: Final = 30
@@ -33,7 +34,12 @@ class Service:
     """``python -m sam.callback`` on a port of its own."""
 
     def __init__(
-        self, directory: Path, environment: Mapping[str, str], arguments: tuple[str, ...] = ()
+        self,
+        directory: Path,
+        environment: Mapping[str, str],
+        arguments: tuple[str, ...] = (),
+        *,
+        fresh: bool = False,
     ) -> None:
         self.directory = directory
         self._environment = environment
@@ -41,17 +47,13 @@ class Service:
         self.output: list[str] = []
         self._exit_status: int | None = None
         self._arrived = threading.Condition()
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "sam.callback", *arguments],
-            cwd=directory,
-            env=clean_environment(
+        self._process = processes.start(
+            arguments,
+            directory,
+            clean_environment(
                 **{"CALLBACK_PORT": "0", "CALLBACK_HOST": "127.0.0.1", **environment}
             ),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            encoding="utf-8",
+            fresh=fresh,
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -158,22 +160,21 @@ class Service:
 
 
 def run_to_its_end(
-    directory: Path, environment: Mapping[str, str], *arguments: str
+    directory: Path, environment: Mapping[str, str], *arguments: str, fresh: bool = False
 ) -> "subprocess.CompletedProcess[str]":
     """Run the command line until it ends by itself; search what it printed for secrets."""
-    run = subprocess.run(
-        [sys.executable, "-m", "sam.callback", *arguments],
-        cwd=directory,
-        env=clean_environment(**environment),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        timeout=60,
-        check=False,
-    )
-    printed.search(environment, [run.stdout, run.stderr])
-    return run
+    process = processes.start(arguments, directory, clean_environment(**environment), fresh=fresh)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    with process.stdout as out, process.stderr as err, ThreadPoolExecutor(2) as readers:
+        printing = [readers.submit(stream.read) for stream in (out, err)]
+        try:
+            status = process.wait(60)
+        finally:
+            process.kill()  # unless it has ended
+        printed_on = [stream.result() for stream in printing]
+    printed.search(environment, printed_on)
+    return subprocess.CompletedProcess(arguments, status, *printed_on)
 
 
 _LOG_SOMETHING: Final = """
