@@ -42,6 +42,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.server)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Two a core: tests of a service mostly wait for it."""
+    return 2 * (os.cpu_count() or 1)
+
+
 @pytest.fixture
 def sqlite_database(tmp_path: Path) -> SqliteDatabase:
     """A SQLite file with one robot, `d-1`, that runs."""
