@@ -44,8 +44,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Two a core: tests of a service mostly wait for it."""
-    return 2 * (os.cpu_count() or 1)
+    """Two a core, as tests of a service mostly wait; each may start a PostgreSQL server."""
+    return min(2 * (os.cpu_count() or 1), 16)
 
 
 @pytest.fixture
