@@ -69,7 +69,6 @@ class Proxy:
 
     def close(self) -> None:
         self.refuse()
-        self._do(self._end())
         self._call(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -86,12 +85,6 @@ class Proxy:
 
         self._loop.call_soon_threadsafe(call)
         done.wait(10)
-
-    async def _end(self) -> None:
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _serve(self, port: int) -> asyncio.Server:
         return await asyncio.start_server(self._forward, "127.0.0.1", port)
