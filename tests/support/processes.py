@@ -1,6 +1,6 @@
 """Starts the service and its commands: by forking a process that has imported them, or for real.
 
-Nearly all that a start costs is imports, a second of work, some hundreds of times in a run of the
+Nearly all that a start costs is imports, a second of work, some 370 times in a run of the
 tests. A process that is forked from one that has them behaves like one that was started, but for
 what the interpreter does at its very start and end: tests of that ask for a fresh one.
 """
