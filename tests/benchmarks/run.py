@@ -75,6 +75,17 @@ class Run:
             self.say(f"[red]{cell}: {escape(why)}[/]")
         self.save()
 
+    def check_written(self, target: Target, cells: list[Cell]) -> None:
+        """Look whether what was answered is in the database: it would be fast not to write it.
+
+        Each measurement sends for one deployment after the other, so it has reached as many as it
+        had answers, or all.
+        """
+        answers = max((self.results.answers(cell) for cell in cells), default=0)
+        wanted, changed = min(answers, len(target.deployment_ids)), target.changed()
+        if changed < wanted:
+            self.reject(cells, f"{answers} callbacks were answered, but {changed} rows changed")
+
     @contextmanager
     def failing_alone(self, cells: list[Cell]) -> Iterator[None]:
         """What fails in here is a failure of these cells, and the run goes on."""

@@ -25,11 +25,12 @@ after a COMMIT that has waited for the disk.
 
 The figures are medians of {rounds} rounds of {seconds:g} s. In each round every subject is started
 anew, in another order; a ratio is taken within a round, and the median of the ratios is given with
-the lowest and the highest. wrk makes up for what it did not send while it waited ("coordinated
-omission"), for all alike. "Server CPU" is user and system time of the server's processes over
-answers; memory is the most that was resident. A latency that fewer than two answers a connection
-were measured for is left out. In the tables, "open" is the number of connections, "CPU" that of the
-server per answer, "MB" its memory.
+the lowest and the highest. For the server's CPU time against (a), both run side by side and are
+loaded for a second in turn, so that what the machine does meanwhile meets both. wrk makes up for
+what it did not send while it waited ("coordinated omission"), for all alike. "Server CPU" is user
+and system time of the server's processes over answers; memory is the most that was resident. A
+latency that fewer than two answers a connection were measured for is left out. In the tables,
+"open" is the number of connections, "CPU" that of the server per answer, "MB" its memory.
 
 Repeat it with `make bench` (half an hour), or `make bench-quick` (a minute, less of it);
 `uv run --group bench -m tests.benchmarks run --help` tells what can be chosen. The figures behind
