@@ -9,11 +9,11 @@ from functools import partial
 from pathlib import Path
 
 from tests.benchmarks.databases import DatabaseName, Target, sqlite_target
-from tests.benchmarks.measure import measure, warm_up
 from tests.benchmarks.results import Cell
 from tests.benchmarks.run import Run, bodies_for, environment_for
 from tests.benchmarks.server import running
 from tests.benchmarks.subject import Subject
+from tests.benchmarks.turns import Contender, rounds_of, take_turns
 
 PART = "rows"
 CONNECTIONS = (1, 64)
@@ -51,7 +51,8 @@ def cells(rows: int, number: int) -> list[Cell]:
 def run(run: Run) -> None:
     """Make the files once, and measure them in turns."""
     wanted = sizes(run.options.most_rows)
-    every = [cell for rows in wanted for number in run.rounds for cell in cells(rows, number)]
+    numbers = [number for start in run.rounds for number in rounds_of(start)]
+    every = [cell for rows in wanted for number in numbers for cell in cells(rows, number)]
     if run.has_all(every):
         return
     with contextlib.ExitStack() as stack, run.failing_alone(every):
@@ -62,28 +63,21 @@ def run(run: Run) -> None:
         for rows in wanted:
             run.say(f"making a table of {rows:,} rows")
             targets[rows] = sqlite_target(directory / f"{rows}.db", rows, callbacks_for=FEWEST)
-        for number in run.rounds:
-            for rows, target in targets.items():
-                _measure_table(run, target, cells(rows, number))
+        for start in run.rounds:
+            _measure(run, targets, rounds_of(start))
 
 
-def _measure_table(run: Run, target: Target, cells: list[Cell]) -> None:
-    if run.has_all(cells):
+def _measure(run: Run, targets: dict[int, Target], rounds: list[int]) -> None:
+    every = [cell for size in targets for number in rounds for cell in cells(size, number)]
+    if run.has_all(every):
         return
-    with (
-        run.failing_alone(cells),
-        bodies_for(target) as bodies,
-        running(Subject.SERVICE, environment_for(target)) as server,
-    ):
-        warm_up(server, bodies)
-        for cell in cells:
-            run.take(
-                cell,
-                partial(
-                    measure,
-                    server,
-                    bodies,
-                    connections=cell.connections,
-                    seconds=run.options.seconds,
-                ),
+    with run.failing_alone(every), contextlib.ExitStack() as stack:
+        contenders = [
+            Contender(
+                stack.enter_context(running(Subject.SERVICE, environment_for(target))),
+                stack.enter_context(bodies_for(target)),
+                partial(cells, size),
             )
+            for size, target in targets.items()
+        ]
+        take_turns(run, contenders, rounds)

@@ -16,7 +16,7 @@ service reports as such.
 import contextlib
 import tempfile
 import time
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,8 +27,9 @@ from tests.benchmarks.databases import DatabaseName, Target, sqlite_target
 from tests.benchmarks.measure import measure, warm_up
 from tests.benchmarks.results import Cell
 from tests.benchmarks.run import Run, bodies_for, environment_for
-from tests.benchmarks.server import running
+from tests.benchmarks.server import Server, running
 from tests.benchmarks.subject import Subject
+from tests.benchmarks.turns import Contender, rounds_of, take_turns
 from tests.support.databases import free_port
 
 PART = "spool"
@@ -38,6 +39,7 @@ MAX_BYTES = 4 * 2**30  # a quarter of it is for dead letters
 UP_EMPTY, UP_FULL = "database up, empty spool", "database up, full of dead letters"
 DOWN_EMPTY, DOWN_FULL = "database down, empty spool", "database down, full of queued entries"
 CATCHING_UP = "database up again, being replayed"
+STATES = (UP_EMPTY, UP_FULL, DOWN_EMPTY, DOWN_FULL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +51,9 @@ class _State:
     is_database_up: bool
 
 
-def cell(variant: str, number: int) -> Cell:
+def cells(variant: str, number: int) -> list[Cell]:
     """Return the cell of a round."""
-    return Cell(
+    cell = Cell(
         part=PART,
         database=DatabaseName.SQLITE,
         subject=Subject.SERVICE,
@@ -59,36 +61,38 @@ def cell(variant: str, number: int) -> Cell:
         variant=variant,
         round=number,
     )
+    return [cell]
 
 
 def run(run: Run) -> None:
     """Fill two spools once, and measure the states in turns."""
-    states = [UP_EMPTY, UP_FULL, DOWN_EMPTY, DOWN_FULL]
-    cells = [cell(state, number) for number in run.rounds for state in states]
-    cells.append(cell(CATCHING_UP, 1))
-    if run.has_all(cells):
+    numbers = [number for start in run.rounds for number in rounds_of(start)]
+    every = [cell for state in STATES for number in numbers for cell in cells(state, number)]
+    every += cells(CATCHING_UP, 1)
+    if run.has_all(every):
         return
     with (
-        run.failing_alone(cells),
+        run.failing_alone(every),
         tempfile.TemporaryDirectory(prefix="sam-callback-bench-") as name,
     ):
         directory = Path(name)
         spooled = run.options.spooled
         run.say(f"making two spools of {spooled:,} entries")
-        every = sqlite_target(directory / "sam.db", spooled + run.options.rows)
-        target = Target(every.connection_string, every.deployment_ids[spooled:])
-        entries = every.deployment_ids[:spooled]
+        all_of_them = sqlite_target(directory / "sam.db", spooled + run.options.rows)
+        entries = all_of_them.deployment_ids[:spooled]
+        target = Target(all_of_them.connection_string, all_of_them.deployment_ids[spooled:])
         _fill(directory / "dead.db", Kind.DEAD_LETTER, entries)
         _fill(directory / "queued.db", Kind.QUEUED, entries)
-        for number in run.rounds:
-            for state in (
+        for start in run.rounds:
+            states = [
                 _State(UP_EMPTY, directory / "empty-up.db", is_database_up=True),
                 _State(UP_FULL, directory / "dead.db", is_database_up=True),
-                _State(DOWN_EMPTY, directory / f"empty-{number}.db", is_database_up=False),
+                _State(DOWN_EMPTY, directory / f"empty-{start}.db", is_database_up=False),
                 _State(DOWN_FULL, directory / "queued.db", is_database_up=False),
-            ):
-                _measure(run, target, state, number)
-        _measure(run, target, _State(CATCHING_UP, directory / "queued.db", is_database_up=True), 1)
+            ]
+            _measure_in_turns(run, target, states, rounds_of(start))
+        catching_up = _State(CATCHING_UP, directory / "queued.db", is_database_up=True)
+        _measure(run, target, catching_up)
 
 
 def _fill(path: Path, kind: Kind, deployment_ids: list[str]) -> None:
@@ -104,24 +108,45 @@ def _fill(path: Path, kind: Kind, deployment_ids: list[str]) -> None:
             assert all(file.put(page, page[-1].number))
 
 
-def _measure(run: Run, target: Target, state: _State, number: int) -> None:
-    this = cell(state.variant, number)
-    if run.has_all([this]):
+def _measure_in_turns(run: Run, target: Target, states: list[_State], rounds: list[int]) -> None:
+    every = [cell for state in states for number in rounds for cell in cells(state.variant, number)]
+    if run.has_all(every):
         return
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(run.failing_alone([this]))
-        bodies = stack.enter_context(bodies_for(target))
-        environment = environment_for(
-            target if state.is_database_up else _nowhere(),
-            CALLBACK_SPOOL_PATH=str(state.spool),
-            CALLBACK_SPOOL_MAX_BYTES=str(MAX_BYTES),
-        )
-        server = stack.enter_context(running(Subject.SERVICE, environment))
+    with (
+        run.failing_alone(every),
+        bodies_for(target) as bodies,
+        contextlib.ExitStack() as stack,
+    ):
+        contenders = [
+            Contender(
+                stack.enter_context(_running(target, state)), bodies, partial(cells, state.variant)
+            )
+            for state in states
+        ]
+        take_turns(run, contenders, rounds)
+
+
+def _measure(run: Run, target: Target, state: _State) -> None:
+    [cell] = cells(state.variant, 1)
+    if run.has_all([cell]):
+        return
+    with (
+        run.failing_alone([cell]),
+        bodies_for(target) as bodies,
+        _running(target, state) as server,
+    ):
         warm_up(server, bodies)
-        run.take(
-            this,
-            partial(measure, server, bodies, connections=CONNECTIONS, seconds=run.options.seconds),
-        )
+        seconds = run.options.seconds
+        run.take(cell, partial(measure, server, bodies, connections=CONNECTIONS, seconds=seconds))
+
+
+def _running(target: Target, state: _State) -> AbstractContextManager[Server]:
+    environment = environment_for(
+        target if state.is_database_up else _nowhere(),
+        CALLBACK_SPOOL_PATH=str(state.spool),
+        CALLBACK_SPOOL_MAX_BYTES=str(MAX_BYTES),
+    )
+    return running(Subject.SERVICE, environment)
 
 
 def _nowhere() -> Target:

@@ -9,6 +9,7 @@ from tests.benchmarks.results import Results, Spread
 from tests.benchmarks.run import best_pool_size
 from tests.benchmarks.subject import DESCRIPTIONS, Subject
 from tests.benchmarks.targets import targets_of
+from tests.benchmarks.turns import TURNS
 
 _SUMMARY = """\
 {met} of {measured} targets met, on the machine [below](#the-machine). What counts is how the
@@ -25,12 +26,14 @@ after a COMMIT that has waited for the disk.
 
 The figures are medians of {rounds} rounds of {seconds:g} s. In each round every subject is started
 anew, in another order; a ratio is taken within a round, and the median of the ratios is given with
-the lowest and the highest. For the server's CPU time against (a), both run side by side and are
-loaded for a second in turn, so that what the machine does meanwhile meets both. wrk makes up for
-what it did not send while it waited ("coordinated omission"), for all alike. "Server CPU" is user
-and system time of the server's processes over answers; memory is the most that was resident. A
-latency that fewer than two answers a connection were measured for is left out. In the tables,
-"open" is the number of connections, "CPU" that of the server per answer, "MB" its memory.
+the lowest and the highest. Where a figure is compared that other circumstances hardly change (the
+server's CPU time against (a), the size of the table, the spool), the servers run side by side, each
+under load for a second in turn, so that what the machine does meanwhile meets all of them: {pairs}
+such turns. wrk makes up for what it did not send while it waited ("coordinated omission"), for all
+alike. "Server CPU" is user and system time of the server's processes over answers; memory is the
+most that was resident. A latency that fewer than two answers a connection were measured for is left
+out. In the tables, "open" is the number of connections, "CPU" that of the server per answer, "MB"
+its memory.
 
 Repeat it with `make bench` (half an hour), or `make bench-quick` (a minute, less of it);
 `uv run --group bench -m tests.benchmarks run --help` tells what can be chosen. The figures behind
@@ -82,7 +85,11 @@ def _how(results: Results) -> str:
         if subject in options.subjects
     )
     return _HOW.format(
-        rows=options.rows, rounds=options.rounds, seconds=options.seconds, subjects=subjects
+        rows=options.rows,
+        rounds=options.rounds,
+        seconds=options.seconds,
+        pairs=options.rounds * TURNS,
+        subjects=subjects,
     ).rstrip()
 
 
