@@ -12,7 +12,8 @@ import pytest
 from sam.callback.model import Callback
 from sam.callback.settings import Settings
 from sam.callback.storage.connector import DatabaseConnector
-from sam.callback.storage.robots import AppliedBatch, RobotRepository, Verdict
+from sam.callback.storage.robots import RobotRepository
+from sam.callback.storage.verdicts import AppliedBatch, Verdict
 from tests.support.databases import Database
 from tests.support.tds import Answer, Count, Error, Rows, Statement, TdsServer
 

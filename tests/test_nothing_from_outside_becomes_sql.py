@@ -15,7 +15,8 @@ from sam.callback.model import Callback
 from sam.callback.settings import Settings
 from sam.callback.storage.connector import DatabaseConnector
 from sam.callback.storage.dialects import SQL_SERVER, dialect_of
-from sam.callback.storage.robots import RobotRepository, Verdict
+from sam.callback.storage.robots import RobotRepository
+from sam.callback.storage.verdicts import Verdict
 from tests.support.callbacks import body
 from tests.support.conditions import eventually
 from tests.support.databases import Database, SqliteDatabase

@@ -14,7 +14,8 @@ import pytest
 from sam.callback.model import Callback
 from sam.callback.settings import Settings
 from sam.callback.storage.connector import DatabaseConnector
-from sam.callback.storage.robots import Applied, RobotRepository, Verdict
+from sam.callback.storage.robots import RobotRepository
+from sam.callback.storage.verdicts import Applied, Verdict
 from tests.support.tds import Answer, Count, Error, Rows, Statement, TdsServer
 from tests.support.tds_wire import Parameter
 

@@ -24,7 +24,8 @@ from sam.callback.storage.errors import (
     advice_on,
     classify,
 )
-from sam.callback.storage.robots import AppliedBatch, RobotRepository, Verdict
+from sam.callback.storage.robots import RobotRepository
+from sam.callback.storage.verdicts import AppliedBatch, Verdict
 from tests.support.proxy import proxy_to
 from tests.support.tds import Answer, Count, Error, Rows, Statement, TdsServer
 

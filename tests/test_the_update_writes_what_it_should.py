@@ -13,7 +13,8 @@ from sam.callback.model import Callback
 from sam.callback.settings import Settings
 from sam.callback.storage.connector import DatabaseConnector
 from sam.callback.storage.errors import DatabaseUnavailableError
-from sam.callback.storage.robots import RobotRepository, Verdict
+from sam.callback.storage.robots import RobotRepository
+from sam.callback.storage.verdicts import Verdict
 from tests.support.databases import Database, SqliteDatabase
 
 RECEIVED = datetime(2026, 3, 29, 1, 30, 15, 123000, tzinfo=UTC)

@@ -14,7 +14,8 @@ from sam.callback.logs import get_logger
 from sam.callback.metrics import Metrics, Source
 from sam.callback.model import Callback, Outcome
 from sam.callback.storage.errors import DatabaseTimeoutError, PoolExhaustedError
-from sam.callback.storage.robots import AppliedBatch, RobotRepository, Verdict
+from sam.callback.storage.robots import RobotRepository
+from sam.callback.storage.verdicts import AppliedBatch, Verdict
 
 MIN_SECONDS: Final = 0.05
 """A callback with less time left is not tried in the database: its failure would prove nothing."""

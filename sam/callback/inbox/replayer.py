@@ -19,7 +19,8 @@ from sam.callback.storage.errors import (
     DatabaseUnavailableError,
     PoolExhaustedError,
 )
-from sam.callback.storage.robots import Applied, RobotRepository, Verdict
+from sam.callback.storage.robots import RobotRepository
+from sam.callback.storage.verdicts import Applied, Verdict
 
 PROBE_BATCH: Final = 10
 """How many entries a database that is down is tried with."""

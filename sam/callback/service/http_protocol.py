@@ -2,7 +2,6 @@
 
 import enum
 import math
-from itertools import chain
 from typing import Any, Final
 
 import httptools
@@ -13,6 +12,7 @@ from sam.callback.logs import get_logger
 from sam.callback.metrics import Metrics
 from sam.callback.service.connections import SCOPE_KEY, Connection
 from sam.callback.service.http_answers import Answers, Refusal, bad_request
+from sam.callback.service.http_head import HeadLimits, size_of, without_upgrade
 from sam.callback.service.limits import BODY_IS_HERE
 from sam.callback.service.repeated import RepeatedLines
 from sam.callback.service.request_log import line_of
@@ -67,8 +67,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._settings = settings
         self._metrics = metrics
         self._repeated = repeated
-        self._max_header_bytes: int = settings.callback_max_header_bytes
-        self._max_headers = settings.callback_max_headers
+        self._head_limits = HeadLimits(settings)
         self._awaited = _Awaited.NOTHING
         self._timed = _Awaited.HEADERS  # since the connection was accepted
         self._header_bytes = 0
@@ -95,7 +94,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:  # noqa: D102 - asyncio's
         # In slices, so that a slice alone cannot hold more than headers may.
-        size = self._max_header_bytes
+        size = self._head_limits.max_bytes
         for start in range(0, len(data), size):
             if self._is_deaf:
                 self._ignore(len(data) - start)
@@ -120,7 +119,7 @@ class HttpProtocol(HttpToolsProtocol):
         self.scope[SCOPE_KEY] = self._connection  # type: ignore[typeddict-unknown-key]  # ours
 
     def on_headers_complete(self) -> None:  # noqa: D102 - httptools'
-        self._refuse_excess(len(self.url) + sum(map(len, chain.from_iterable(self.headers))))
+        self._head_limits.check(self.url, self.headers, size_of(self.url, self.headers))
         if self.parser.should_upgrade():
             if self.parser.get_method() == b"CONNECT":
                 raise Refusal(400, "bad_request", "This is no proxy.")
@@ -227,9 +226,11 @@ class HttpProtocol(HttpToolsProtocol):
                 # Trailers and the like: all that is no body, as long as none of it comes.
                 grown, self._has_body_grown = self._has_body_grown, False
                 self._header_bytes = 0 if grown else self._header_bytes + len(data)
-            self._refuse_excess(self._header_bytes)
+            self._head_limits.check(self.url, self.headers, self._header_bytes)
         except httptools.HttpParserUpgrade as upgrade:
-            self._go_on_without_upgrade(data[upgrade.args[0] :])
+            head = without_upgrade(self.parser, self.url, self.headers)
+            self.parser = httptools.HttpRequestParser(self)
+            self._feed(head + data[upgrade.args[0] :])
         except Refusal as refusal:
             self._refuse(refusal)
         except httptools.HttpParserError as error:
@@ -239,29 +240,6 @@ class HttpProtocol(HttpToolsProtocol):
                 if isinstance(cause, Refusal)
                 else Refusal(400, "bad_request", "This is not a valid HTTP/1.1 request.")
             )
-
-    def _refuse_excess(self, header_bytes: int) -> None:
-        if len(self.url) > self._max_header_bytes // 2:
-            raise Refusal(414, "url_too_long", "The URL is too long.")
-        if header_bytes > self._max_header_bytes:
-            raise Refusal(
-                431,
-                "headers_too_large",
-                f"The headers are larger than {self._max_header_bytes} bytes.",
-            )
-        if len(self.headers) > self._max_headers:
-            raise Refusal(
-                431, "too_many_headers", f"There are more than {self._max_headers} headers."
-            )
-
-    def _go_on_without_upgrade(self, rest: bytes) -> None:
-        lines = [
-            b"%b %b HTTP/%b"
-            % (self.parser.get_method(), self.url, self.parser.get_http_version().encode()),
-            *(b"%b: %b" % header for header in self.headers if header[0] != b"upgrade"),
-        ]
-        self.parser = httptools.HttpRequestParser(self)
-        self._feed(b"\r\n".join([*lines, b"", rest]))
 
     def _refuse(self, refusal: Refusal) -> None:
         is_in_body = self._awaited is _Awaited.BODY

@@ -1,0 +1,191 @@
+"""A batch of callbacks in one transaction: together where that works, else each by itself."""
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import pyodbc
+
+from sam.callback.model import Callback
+from sam.callback.storage.dialects import SQLITE
+from sam.callback.storage.errors import (
+    ErrorClass,
+    classify,
+    describe,
+    is_connection_lost,
+    native_numbers_of,
+    sqlstate_of,
+)
+from sam.callback.storage.statements import Table
+from sam.callback.storage.transaction import Transaction
+from sam.callback.storage.verdicts import Applied, Verdict
+
+MAX_TOGETHER: Final = 64
+"""The most callbacks in one execute: of five values each, well below SQL Server's 2,100."""
+
+MAX_SUSPECTED: Final = 2
+"""So many rows of a batch may meet what looks like an outage, and still be to blame themselves."""
+
+
+class BatchUpdate:
+    """The UPDATEs of a batch.
+
+    Args:
+        table: Where they go.
+        transaction: What they are executed in, on the thread that it belongs to.
+        results: Gets a result under each callback's number, as soon as that is committed or
+            refused. Whoever has given the call up may read it meanwhile.
+    """
+
+    def __init__(self, table: Table, transaction: Transaction, results: dict[int, Applied]) -> None:
+        self._table = table
+        self._transaction = transaction
+        self._results = results
+
+    def apply(self, callbacks: Sequence[Callback]) -> None:
+        """Write the status of each, with one COMMIT for all where all succeed.
+
+        Args:
+            callbacks: No two of the same deployment.
+
+        Raises:
+            pyodbc.Error: If the database cannot take callbacks now.
+        """
+        acceptable = self._acceptable(callbacks)
+        is_worth_it = len(acceptable) > 1 and self._transaction.takes_several
+        if not (is_worth_it and self._apply_at_once(acceptable)):
+            self._apply_singly(acceptable)
+
+    def _apply_at_once(self, callbacks: Sequence[Callback]) -> bool:
+        """Apply all in a few round trips, instead of one each; say whether that went well.
+
+        The server prepares a statement for each number of repetitions, so these are few: powers of
+        two. If anything fails, nothing is committed, and who is to blame is not known.
+        """
+        transaction = self._transaction
+        done: dict[int, Applied] = {}
+        try:
+            for together in _split(callbacks):
+                values = [value for callback in together for value in self._values(callback)]
+                counts = transaction.counts(transaction.statements.updates(len(together)), *values)
+                if len(counts) != len(together):  # those of triggers are among them, or none is
+                    transaction.take_them_singly()
+                    return False
+                for callback, count in zip(together, counts, strict=True):
+                    done[callback.number] = self._verdict(callback, count)
+            transaction.commit()
+        except pyodbc.Error as error:
+            if is_connection_lost(error):
+                raise
+            return False
+        finally:
+            transaction.rollback()
+        self._results.update(done)
+        return True
+
+    def _apply_singly(self, callbacks: Sequence[Callback]) -> None:
+        """Apply each by itself.
+
+        A callback that fails is set aside and the rest is tried again together, so that one locked
+        row is waited for once, not once more for each of the others.
+        """
+        remaining = list(callbacks)
+        suspected = 0
+        while remaining:
+            done: dict[int, Applied] = {}
+            failing: Callback | None = None
+            try:
+                for failing in remaining:
+                    done[failing.number] = self._update(failing)
+                failing = remaining[0] if len(remaining) == 1 else None
+                self._transaction.commit()
+            except pyodbc.Error as error:
+                error_class = classify(error, self._transaction.dialect)
+                self._transaction.rollback()
+                if error_class is ErrorClass.DATABASE:
+                    suspected += 1
+                    if suspected > MAX_SUSPECTED or not self._is_row_to_blame(error):
+                        raise
+                if failing is None:  # the COMMIT failed, and does not say for whom
+                    for callback in remaining:
+                        self._apply_singly([callback])
+                    return
+                refused = error_class is ErrorClass.ROW_FAULT
+                verdict = Verdict.REFUSED if refused else Verdict.FAILED
+                self._transaction.is_suspect |= error_class is ErrorClass.UNKNOWN
+                self._results[failing.number] = Applied(verdict, self._describe(error))
+                remaining.remove(failing)
+            else:
+                self._results.update(done)
+                return
+
+    def _acceptable(self, callbacks: Sequence[Callback]) -> list[Callback]:
+        """Refuse the callbacks whose deployment no row can have; return the others."""
+        acceptable = []
+        for callback in callbacks:
+            reason = self._transaction.binder.objection(self._table.key, callback.deployment_id)
+            if reason is None:
+                acceptable.append(callback)
+            else:
+                self._results[callback.number] = Applied(Verdict.REFUSED, reason)
+        return acceptable
+
+    def _describe(self, error: pyodbc.Error) -> str:
+        if self._table.payload is None:
+            return describe(error)
+        # A message about the payload may quote it, in any language, and it is a bot's output.
+        numbers = ", ".join(map(str, native_numbers_of(error)))
+        return f"SQLSTATE {sqlstate_of(error)}, native error {numbers}"
+
+    def _is_row_to_blame(self, error: pyodbc.Error) -> bool:
+        """Whether an error that looks like the database's own is met by one row alone.
+
+        A trigger or a policy can say of one row what is otherwise said of a table, such as that it
+        is missing or that a permission is.
+        """
+        if self._transaction.dialect is SQLITE or is_connection_lost(error):
+            return False
+        try:
+            self._transaction.count(self._transaction.statements.probe)
+        except pyodbc.Error:
+            return False
+        finally:
+            self._transaction.rollback()
+        return True
+
+    def _update(self, callback: Callback) -> Applied:
+        transaction = self._transaction
+        count = transaction.count(transaction.statements.update, *self._values(callback))
+        return self._verdict(callback, count)
+
+    def _verdict(self, callback: Callback, count: int) -> Applied:
+        if count > 0:
+            return Applied(Verdict.UPDATED)
+        transaction = self._transaction
+        has_finished = self._table.finished is not None
+        if count == 0 and not has_finished and not transaction.dialect.may_count_none:
+            return Applied(Verdict.UNMATCHED)
+        # Either the server did not count (SET NOCOUNT ON), or the row may have a later status.
+        rows = transaction.execute(transaction.statements.read, callback.deployment_id).fetchall()
+        if not rows:
+            return Applied(Verdict.UNMATCHED)
+        if any(row[0] == callback.status for row in rows):
+            return Applied(Verdict.UPDATED)
+        return Applied(Verdict.SUPERSEDED if has_finished else Verdict.FAILED)
+
+    def _values(self, callback: Callback) -> list[object]:
+        values: list[object] = [callback.status]
+        if self._table.payload is not None:
+            values.append((callback.payload or b"").decode())
+        if self._table.finished is None:
+            return [*values, callback.deployment_id]
+        received_at = callback.received_at.replace(tzinfo=None)
+        return [*values, received_at, callback.deployment_id, received_at]
+
+
+def _split(callbacks: Sequence[Callback]) -> Iterator[Sequence[Callback]]:
+    """Divide them into parts of 64, 32, 16, 8, 4, 2 and 1, in their order."""
+    start = 0
+    while left := len(callbacks) - start:
+        size = min(MAX_TOGETHER, 1 << (left.bit_length() - 1))
+        yield callbacks[start : start + size]
+        start += size

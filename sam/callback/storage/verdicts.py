@@ -1,0 +1,57 @@
+"""What the database made of callbacks."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from sam.callback.storage.errors import DatabaseUnavailableError
+
+
+class Verdict(StrEnum):
+    """What the database made of one callback."""
+
+    UPDATED = "updated"
+    """Its row has the status, committed."""
+
+    SUPERSEDED = "superseded"
+    """Its row has the status of a later callback, by the finished column."""
+
+    UNMATCHED = "unmatched"
+    """There is no such row."""
+
+    REFUSED = "refused"
+    """The value is refused for good."""
+
+    FAILED = "failed"
+    """It met a lock, a deadlock or an unknown error; another try may succeed."""
+
+    UNKNOWN = "unknown"
+    """It was not answered before the database failed; it may be committed or not."""
+
+
+_COMMITTED = {Verdict.UPDATED, Verdict.SUPERSEDED, Verdict.UNMATCHED}
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """The result for one callback, with the database's own words where it failed."""
+
+    verdict: Verdict
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AppliedBatch:
+    """The results for several callbacks, in their order, and what stopped the rest.
+
+    Attributes:
+        results: What the database made of each.
+        error: Why the database cannot take callbacks now, if it failed meanwhile.
+    """
+
+    results: list[Applied]
+    error: DatabaseUnavailableError | None = None
+
+    @property
+    def is_committed(self) -> bool:
+        """Whether anything was committed, if only that there is no such row."""
+        return any(applied.verdict in _COMMITTED for applied in self.results)
