@@ -25,7 +25,7 @@ test: .setup-test  ## the tests, but for the kinds below
 
 .PHONY: coverage
 coverage: .setup-test  ## what of the code `make test` runs, by branches, the service's processes included
-	$(RUN) pytest -n auto -m "not browser and not faults and not container" --cov --cov-report=term-missing
+	$(RUN) pytest -n auto -m "not browser and not faults and not fuzz and not container" --cov --cov-report=term-missing
 
 .PHONY: test-faults
 test-faults: .setup-faults  ## break things for minutes: kills, silence, locks, full disks
@@ -49,7 +49,7 @@ bench: .setup-test  ## measure everything, and write docs/benchmarks.md: half an
 	$(RUN) --group bench -m tests.benchmarks run --page
 
 .PHONY: bench-quick
-bench-quick: .setup-test  ## measure the most of it in under a minute
+bench-quick: .setup-test  ## measure a part of it, on SQLite, in under a minute
 	$(RUN) --group bench -m tests.benchmarks run --quick
 
 .PHONY: test-container

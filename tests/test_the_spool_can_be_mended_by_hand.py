@@ -182,6 +182,26 @@ def test_drain_applies_the_spool_of_an_instance_that_will_not_come_back(
     assert sqlite_database.statuses()["d-2"] == "FAILED"
 
 
+def test_drain_tells_what_the_database_refused_for_good(
+    spool: Path, tmp_path: Path, sqlite_database: SqliteDatabase
+) -> None:
+    sqlite_database.execute(
+        "CREATE TRIGGER t BEFORE UPDATE ON robots BEGIN SELECT RAISE(ABORT, 'no'); END"
+    )
+    sqlite_database.add_robots(["d-2"])
+    run = command(
+        tmp_path,
+        "drain",
+        CALLBACK_API_KEY=KEY,
+        SQL_SAM_CONNECTION_STRING=sqlite_database.connection_string,
+    )
+    assert (run.returncode, run.stdout.splitlines()[-1]) == (
+        0,  # nothing is left that waits
+        "0 applied, 2 kept as dead letters, 0 left.",
+    )
+    assert spooled(spool).keys() == {"d-1", "d-2", "d-3"}
+
+
 def test_drain_leaves_alone_what_a_service_owns(
     start_service: Callable[..., Service], sqlite_database: SqliteDatabase
 ) -> None:

@@ -77,7 +77,8 @@ class Settings(SpoolSettings):
     sql_sam_connection_string: SecretStr | None = Field(
         None,
         description="a whole ODBC connection string, used as it is instead of SQL_SAM_SERVER, "
-        "_DATABASE, _USER, _PASSWORD, _DRIVER, _ENCRYPT and _TRUST_SERVER_CERTIFICATE",
+        "_DATABASE, _USER, _PASSWORD, _DRIVER, _ENCRYPT, _TRUST_SERVER_CERTIFICATE, "
+        "_MULTI_SUBNET_FAILOVER and _APPLICATION_INTENT",
     )
     sql_sam_server: str | None = Field(
         None, description="the SQL Server: a host, 'host,port' or 'host\\instance'"

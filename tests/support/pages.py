@@ -114,8 +114,12 @@ def cli_page() -> str:
     text = html.unescape(run.stdout).strip()
     # What follows an exit status in the help is laid out for a terminal.
     text = re.sub(r"(?m)^ +(\d+)  (.+)$", r"* `\1`: \2", text)
+    text = re.sub(r"(?m)^(\* `\d+`: .+)\n(?=[^*\n])", r"\1\n\n", text)
     # Typer cuts a long summary short in the list of commands; each has it in full below.
-    text = re.sub(r"(?m)^(\* `\w+`): .*\.\.\.$", r"\1", text)
+    summaries = dict(re.findall(r"(?m)^#+ `sam-callback (?:\w+ )?(\w+)`\n\n(.+)$", text))
+    text = re.sub(
+        r"(?m)^\* `(\w+)`: .*\.\.\.$", lambda cut: f"* `{cut[1]}`: {summaries[cut[1]]}", text
+    )
     return _generated(text.replace("Exit status\n", "**Exit status**:\n"))
 
 

@@ -69,6 +69,8 @@ class Proxy:
 
     def close(self) -> None:
         self.refuse()
+        self.speak()  # what is held back ends on its cut connection
+        self._do(self._end())
         self._call(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -86,17 +88,24 @@ class Proxy:
         self._loop.call_soon_threadsafe(call)
         done.wait(10)
 
+    async def _end(self) -> None:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        if tasks:
+            await asyncio.wait(tasks, timeout=5)
+
     async def _serve(self, port: int) -> asyncio.Server:
         return await asyncio.start_server(self._forward, "127.0.0.1", port)
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        self._writers.add(writer)
         try:
             far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
         except OSError:
             writer.transport.abort()
+            self._writers.remove(writer)
             return
-        self._writers |= {writer, far_writer}
+        self._writers.add(far_writer)
         await asyncio.gather(
             self._pump(reader, far_writer, is_request=True),
             self._pump(far_reader, writer, is_request=False),

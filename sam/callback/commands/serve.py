@@ -19,10 +19,16 @@ _ENDING: Final = (signal.SIGINT, signal.SIGTERM)
 _log = logs.get_logger(__name__)
 
 
+EPILOG: Final = """Exit status
+
+   0  ended by SIGTERM or Ctrl-C, with what was in flight answered
+   2  bad configuration, a bad option, or no ODBC driver
+   3  the address is taken, or cannot be listened on"""
+
 app = typer.Typer(add_completion=False)
 
 
-@app.command()
+@app.command(epilog=EPILOG)
 def serve(
     *,
     use_embedded: Annotated[

@@ -30,6 +30,12 @@ PAGE: Final = 1_000
 WIDE: Final = 120
 """Columns of a terminal from which on there is room for the time and the reason."""
 
+DRAIN_EPILOG: Final = """Exit status
+
+   0  no callback is left that waits for the database or for its row
+   1  some are, or the spool cannot be used
+   2  bad configuration, or a bad option"""
+
 app = typer.Typer(
     name="spool",
     add_completion=False,
@@ -39,7 +45,7 @@ app = typer.Typer(
 
 _PathOption = Annotated[
     Path | None,
-    typer.Option("--path", help="The spool's file. [default: CALLBACK_SPOOL_PATH]"),
+    typer.Option("--path", help="The spool's file. Without it: CALLBACK_SPOOL_PATH."),
 ]
 _KindOption = Annotated[Kind | None, typer.Option("--kind", help="Only entries of this kind.")]
 _JsonOption = Annotated[bool, typer.Option("--json", help="Write JSON, one object per line.")]
@@ -143,7 +149,7 @@ def drop(
 @app.command()
 def export(
     output: Annotated[
-        Path | None, typer.Option(help="The file. [default: standard output]")
+        Path | None, typer.Option(help="The file. Without it: standard output.")
     ] = None,
     path: _PathOption = None,
     kind: _KindOption = None,
@@ -161,12 +167,12 @@ def export(
     typer.echo(f"{done} exported to {output}.")
 
 
-@app.command()
+@app.command(epilog=DRAIN_EPILOG)
 def drain(path: _PathOption = None) -> None:
     """Apply what is in the spool of an instance that will not come back.
 
-    Needs the settings of the database, and that no service owns the spool. What has no row yet, or
-    is refused, stays there.
+    Needs the settings of a service, CALLBACK_API_KEY too, and that none owns the spool. What has no
+    row yet stays there, and what the database refuses for good, as a dead letter.
     """
     require_driver_manager()
     from sam.callback.inbox.drain import drain_spool  # noqa: PLC0415 - needs the driver manager
@@ -184,14 +190,17 @@ def drain(path: _PathOption = None) -> None:
     logs.configure(LogLevel.ERROR, LogFormat.CONSOLE, sys.stderr)
     with Progress(console=Console(stderr=True)) as progress:
         task = progress.add_task("Applying", total=None)
-        left = asyncio.run(
+        drained = asyncio.run(
             drain_spool(
                 settings,
                 lambda done, total: progress.update(task, completed=done, total=total),
             )
         )
-    typer.echo(f"{left.applied} applied, {left.remaining} left. {left.reason}".rstrip())
-    if left.remaining or left.reason:
+    dead = f"{drained.dead_letters} kept as dead letters, " if drained.dead_letters else ""
+    typer.echo(
+        f"{drained.applied} applied, {dead}{drained.remaining} left. {drained.reason}".rstrip()
+    )
+    if drained.remaining or drained.reason:
         raise typer.Exit(1)
 
 

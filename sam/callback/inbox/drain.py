@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from sam.callback.inbox.entries import LIVE
+from sam.callback.inbox.entries import LIVE, Kind
 from sam.callback.inbox.inbox import Inbox
 from sam.callback.inbox.spool import SpoolUnavailableError
 from sam.callback.settings import Settings
@@ -19,12 +19,14 @@ class Drained:
     """What a drain did.
 
     Attributes:
-        applied: How many entries were applied, or became dead letters.
+        applied: How many entries were applied.
+        dead_letters: How many became dead letters: refused for good, or too long without a row.
         remaining: How many that are to be applied are still there.
         reason: Why, for a person.
     """
 
     applied: int
+    dead_letters: int
     remaining: int
     reason: str
 
@@ -45,7 +47,10 @@ async def drain_spool(settings: Settings, progress: Callable[[int, int], object]
     def remaining() -> int:
         return sum(inbox.spool.totals[kind].entries for kind in LIVE)
 
-    total = remaining()
+    def dead_letters() -> int:
+        return inbox.spool.totals[Kind.DEAD_LETTER].entries
+
+    total, dead_before = remaining(), dead_letters()
     reason = ""
     try:
         while inbox.health.failures < MAX_FAILURES:
@@ -63,4 +68,5 @@ async def drain_spool(settings: Settings, progress: Callable[[int, int], object]
         await inbox.close()
     if remaining() and not reason:
         reason = "Their rows do not exist, or are locked."
-    return Drained(total - remaining(), remaining(), reason)
+    dead = dead_letters() - dead_before
+    return Drained(total - remaining() - dead, dead, remaining(), reason)
