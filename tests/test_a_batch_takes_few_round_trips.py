@@ -4,20 +4,17 @@ The drivers are Microsoft's and FreeTDS with a stand-in for SQL Server, psqlODBC
 """
 
 from collections.abc import AsyncIterator, Callable
-from itertools import count
 from typing import Any
 
 import pytest
 
-from sam.callback.model import Callback
 from sam.callback.settings import Settings
-from sam.callback.storage.connector import DatabaseConnector
 from sam.callback.storage.robots import RobotRepository
 from sam.callback.storage.verdicts import AppliedBatch, Verdict
 from tests.support.databases import Database
+from tests.support.repositories import callback, open_repository
 from tests.support.tds import Answer, Count, Error, Rows, Statement, TdsServer
 
-NUMBERS = count(1)
 DEPLOYMENTS = [f"d-{number}" for number in range(1, 102)]
 UPDATED, UNMATCHED, REFUSED = Verdict.UPDATED, Verdict.UNMATCHED, Verdict.REFUSED
 
@@ -25,14 +22,12 @@ UPDATED, UNMATCHED, REFUSED = Verdict.UPDATED, Verdict.UNMATCHED, Verdict.REFUSE
 @pytest.fixture
 async def to_stand_in(to_sql_server: dict[str, Any]) -> AsyncIterator[RobotRepository]:
     settings = Settings(_env_file=None, **{"callback_api_key": "k", **to_sql_server})
-    connector = DatabaseConnector(settings)
-    await connector.open()
-    yield RobotRepository(connector, settings)
-    await connector.close()
+    async with open_repository(settings) as repository:
+        yield repository
 
 
 async def apply(repository: RobotRepository, *deployments: str, status: str = "") -> AppliedBatch:
-    callbacks = [Callback(next(NUMBERS), each, status or "DONE", None) for each in deployments]
+    callbacks = [callback(each, status or "DONE") for each in deployments]
     return await repository.apply(callbacks, timeout=20)
 
 
@@ -117,16 +112,9 @@ async def test_real_rows_get_what_is_theirs(
 ) -> None:
     there = [each for each in DEPLOYMENTS[:size] if each not in {"d-1", "d-3", "d-65"}]
     database.add_robots(there)
-    connector = DatabaseConnector(settings_for(database))
-    await connector.open()
-    try:
-        repository = RobotRepository(connector, settings_for(database))
-        callbacks = [
-            Callback(next(NUMBERS), each, f"DONE {each}", None) for each in DEPLOYMENTS[:size]
-        ]
+    async with open_repository(settings_for(database)) as repository:
+        callbacks = [callback(each, f"DONE {each}") for each in DEPLOYMENTS[:size]]
         batch = await repository.apply(callbacks, timeout=20)
-    finally:
-        await connector.close()
     statuses = {each: f"DONE {each}" for each in ["d-1", *there]}
     assert database.statuses() == statuses
     assert verdicts(batch) == [

@@ -2,10 +2,14 @@
 
 import time
 from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 
+from sam.callback.inbox.entries import Entry, Kind
 from sam.callback.inbox.schedule import RETRY, Schedule
+from sam.callback.inbox.spool_file import SpoolFile
 from tests.support.callbacks import body
 from tests.support.conditions import eventually
 from tests.support.databases import Database, SqliteDatabase
@@ -49,7 +53,7 @@ def test_after_its_time_it_is_a_dead_letter(
     service.post(body("never", "RUN_FAILED"))
     line = service.wait_for_event("dead_letter")
     assert (line["level"], line["deployment_id"]) == ("error", "never")
-    assert line["reason"] == "No row had this deployment. It was tried for 1 s."
+    assert line["reason"] == "No row had this deployment. It came more than 1 s ago."
     assert spooled(service.directory / "var/callback-spool.db") == {
         "never": ("dead_letter", "RUN_FAILED")
     }
@@ -70,6 +74,19 @@ def test_it_expires_only_after_a_fresh_answer(
     sqlite_database.add_robots(["late"])
     start_service(**environment)
     eventually(lambda: sqlite_database.statuses()["late"] == "RUN_FAILED")
+
+
+def test_what_waited_for_the_database_is_not_given_up_at_its_first_try(
+    start_service: Callable[..., Service], sqlite_database: SqliteDatabase, tmp_path: Path
+) -> None:
+    """It is older than CALLBACK_UNMATCHED_TTL, and has not been tried for all that time."""
+    path = tmp_path / "var/callback-spool.db"
+    with closing(SpoolFile(path, 2**24)) as file:
+        file.put([Entry(1, Kind.QUEUED, "old", "RUN_FAILED")], 1)  # of 1970
+    start_service(SQL_SAM_CONNECTION_STRING=sqlite_database.connection_string)
+    eventually(lambda: spooled(path) == {"old": ("unmatched", "RUN_FAILED")})
+    sqlite_database.add_robots(["old"])
+    eventually(lambda: sqlite_database.statuses()["old"] == "RUN_FAILED")
 
 
 def test_tries_are_half_a_second_apart_at_first_and_a_minute_at_last() -> None:

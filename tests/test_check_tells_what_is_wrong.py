@@ -238,6 +238,12 @@ class TestSqlServer:
 
         return run
 
+    def test_a_time_that_is_rounded(self, check: Check) -> None:
+        rows = Rows(("system_type_name", "max_length"), (("datetime2(3)", 7),))
+        checked = check(describe=[rows])
+        assert checked.level("column finished") == "warning"
+        assert "datetime2(3) rounds the time" in checked.text("column finished")
+
     @staticmethod
     def server(answers: dict[str, list[Answer]]) -> Callable[[Statement], list[Answer]]:
         types = {
@@ -281,6 +287,7 @@ class TestSqlServer:
         checked = check()
         assert (checked.exit_status, checked.not_ok) == (0, {})
         assert checked.text("column deploymentId").startswith("varchar(128)")
+        assert checked.text("column finished").startswith("datetime2(6)")
         assert checked.text("index").startswith("IX_robots_deploymentId")
         version = "18.6" if "msodbcsql" in to_sql_server["sql_sam_driver"] else "01.03."
         assert version.replace("18.6", "18.06") in checked.text("connection")

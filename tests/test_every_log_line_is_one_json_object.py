@@ -84,6 +84,17 @@ def test_a_request_keeps_its_id_if_that_is_well_formed(service: Service) -> None
         assert response.headers["X-Request-ID"] == response.json()["requestId"] != malformed
 
 
+@pytest.mark.parametrize("path", ["/callback/", "/callback//", "/Callback"])
+def test_a_callback_to_nearly_the_right_path_is_told_as_one_that_is_lost(
+    path: str, service: Service
+) -> None:
+    """A redirect would be an answer that A360 does not follow, and a line that nobody looks at."""
+    with service.client() as client:
+        assert client.post(path, content=body()).status_code == 404
+    line = service.wait_for_event("refused")
+    assert (line["level"], line["reason"], line["key"]) == ("warning", "unknown_path", "current")
+
+
 def test_a_path_cannot_forge_a_line_nor_flood_it(service: Service) -> None:
     path = "/%0a%7B%22event%22:%22forged%22%7D" + "x" * 5000
     httpx.get(service.url + path, headers={"X-API-KEY": KEY})

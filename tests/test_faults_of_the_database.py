@@ -12,7 +12,7 @@ import pytest
 from tests.support.callbacks import body
 from tests.support.conditions import eventually
 from tests.support.databases import (
-    SAM_TEST_SQLSERVER,
+    ROW_LOCKING,
     PostgresDatabase,
     PostgresServer,
     SqlServerDatabase,
@@ -21,10 +21,6 @@ from tests.support.load import Load, losses, spooled
 from tests.support.service import Service
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(180)]
-
-_WITH_ROW_LOCKS = ["postgres_database"]
-if os.environ.get(SAM_TEST_SQLSERVER):
-    _WITH_ROW_LOCKS.append("sql_server_database")
 
 DEPLOYMENTS = [f"d-{number}" for number in range(1, 31)]
 
@@ -36,7 +32,7 @@ def database(postgres_server: PostgresServer) -> PostgresDatabase:
     return database
 
 
-@pytest.fixture(params=_WITH_ROW_LOCKS)
+@pytest.fixture(params=ROW_LOCKING)
 def row_locking_database(request: pytest.FixtureRequest) -> PostgresDatabase | SqlServerDatabase:
     database: PostgresDatabase | SqlServerDatabase = request.getfixturevalue(request.param)
     database.add_robots(DEPLOYMENTS[1:])

@@ -11,12 +11,10 @@ import pyodbc
 import pytest
 from pydantic import ValidationError
 
-from sam.callback.model import Callback
 from sam.callback.settings import Settings
-from sam.callback.storage.connector import DatabaseConnector
 from sam.callback.storage.dialects import SQL_SERVER, dialect_of
-from sam.callback.storage.robots import RobotRepository
 from sam.callback.storage.verdicts import Verdict
+from tests.support import repositories
 from tests.support.callbacks import body
 from tests.support.conditions import eventually
 from tests.support.databases import Database, SqliteDatabase
@@ -194,14 +192,8 @@ async def test_an_odd_name_is_a_name(
             sql_sam_deployment_column=key,
             sql_sam_status_column=status,
         )
-        connector = DatabaseConnector(settings)
-        await connector.open()
-        try:
-            batch = await RobotRepository(connector, settings).apply(
-                [Callback(1, "d-1", "DONE", None)], timeout=10
-            )
-        finally:
-            await connector.close()
+        async with repositories.open_repository(settings) as repository:
+            batch = await repository.apply([repositories.callback("d-1")], timeout=10)
         assert [applied.verdict for applied in batch.results] == [Verdict.UPDATED], name
         assert sorted(database.execute(read)) == [("d-1", "DONE"), ("d-2", "RUNNING")]
     assert database.statuses() == {"d-1": "RUNNING"}

@@ -9,6 +9,7 @@ import httpx
 from tests.support.callbacks import body
 from tests.support.conditions import eventually
 from tests.support.databases import SqliteDatabase
+from tests.support.prometheus import scrape
 from tests.support.service import Service
 
 
@@ -59,9 +60,11 @@ def test_while_draining_it_sends_traffic_elsewhere_and_callbacks_are_still_taken
     service.send_signal(signal.SIGTERM)
     eventually(lambda: ready(service) == (503, "draining"))
     assert service.post(body("d-1", "LATE")).json()["outcome"] == "updated"
+    assert scrape(service).value("refusals_total") == 0
     service.wait_for_event("Shutting down")
     assert time.monotonic() - told >= 2
     assert service.stop() == 0
+    assert "refused" not in {line["event"] for line in service.lines}  # no callback was
 
 
 def test_while_draining_each_answer_ends_its_connection(

@@ -42,6 +42,19 @@ def test_so_are_those_of_broken_requests(service: Service) -> None:
     assert {line["level"] for line in service.lines if "uvicorn" in line["logger"]} == {"info"}
 
 
+def test_so_are_visits_to_the_public_pages(service: Service) -> None:
+    with httpx.Client(base_url=service.url) as client:
+        for _ in range(25):
+            assert client.get("/docs").status_code == 200
+            assert client.get("/openapi.json").status_code == 200
+    assert service.stop() == 0
+
+    assert [line["event"] for line in service.lines].count("request") == 10
+    [summary] = [line for line in service.lines if line["event"] == "repeated"]
+    assert (summary["of"], summary["reason"]) == ("request", "no_key")
+    assert summary["not_written"] == 40
+
+
 def test_what_a_sender_with_the_key_did_wrong_is_written_each_time(
     start_service: Callable[..., Service], sqlite_database: SqliteDatabase
 ) -> None:

@@ -4,23 +4,21 @@ The drivers are the real ones, Microsoft's and FreeTDS; the server is a stand-in
 they send. What a real server makes of it can be seen with SAM_TEST_SQLSERVER only.
 """
 
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from itertools import count
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from sam.callback.model import Callback
 from sam.callback.settings import Settings
-from sam.callback.storage.connector import DatabaseConnector
 from sam.callback.storage.robots import RobotRepository
 from sam.callback.storage.verdicts import Applied, Verdict
+from tests.support import repositories
 from tests.support.tds import Answer, Count, Error, Rows, Statement, TdsServer
 from tests.support.tds_wire import Parameter
 
 UUID = "f6d30428-15d1-41e9-a952-0742eaaa5a31"
-NUMBERS = count(1)
 OpenRepository = Callable[..., AbstractAsyncContextManager[RobotRepository]]
 
 
@@ -37,22 +35,15 @@ def table_of(key: tuple[str, int], status: tuple[str, int] = ("varchar(64)", 64)
 
 @pytest.fixture
 def open_repository(to_sql_server: dict[str, Any]) -> OpenRepository:
-    @asynccontextmanager
-    async def open_it(**overrides: object) -> AsyncIterator[RobotRepository]:
+    def open_it(**overrides: object) -> AbstractAsyncContextManager[RobotRepository]:
         values: dict[str, Any] = {"callback_api_key": "k", **to_sql_server, **overrides}
-        settings = Settings(_env_file=None, **values)
-        connector = DatabaseConnector(settings)
-        await connector.open()
-        try:
-            yield RobotRepository(connector, settings)
-        finally:
-            await connector.close()
+        return repositories.open_repository(Settings(_env_file=None, **values))
 
     return open_it
 
 
 async def apply(repository: RobotRepository, *pairs: tuple[str, str]) -> Sequence[Applied]:
-    callbacks = [Callback(next(NUMBERS), key, status, None) for key, status in pairs]
+    callbacks = [repositories.callback(key, status) for key, status in pairs]
     batch = await repository.apply(callbacks, timeout=20)
     assert batch.error is None
     return batch.results
@@ -201,7 +192,7 @@ async def test_what_the_callback_held_and_when_it_came_are_left_to_the_driver(
         sql_sam_payload_column="payload", sql_sam_finished_column="finished"
     ) as repository:
         for content in ("{}", payload, "{}"):
-            callback = Callback(next(NUMBERS), "d-1", "DONE", content.encode())
+            callback = replace(repositories.callback("d-1"), payload=content.encode())
             [applied] = (await repository.apply([callback], timeout=20)).results
             assert applied.verdict is Verdict.UPDATED
     values = bound(sql_server)

@@ -6,16 +6,13 @@ The drivers are the real ones, Microsoft's and FreeTDS; the server is a stand-in
 
 import threading
 from collections.abc import AsyncIterator
-from itertools import count
 from typing import Any
 
 import pyodbc
 import pytest
 
-from sam.callback.model import Callback
 from sam.callback.settings import Settings
 from sam.callback.storage.connection_string import connection_string
-from sam.callback.storage.connector import DatabaseConnector
 from sam.callback.storage.dialects import SQL_SERVER, dialect_of
 from sam.callback.storage.errors import (
     DatabaseUnavailableError,
@@ -27,9 +24,9 @@ from sam.callback.storage.errors import (
 from sam.callback.storage.robots import RobotRepository
 from sam.callback.storage.verdicts import AppliedBatch, Verdict
 from tests.support.proxy import proxy_to
+from tests.support.repositories import callback, open_repository
 from tests.support.tds import Answer, Count, Error, Rows, Statement, TdsServer
 
-NUMBERS = count(1)
 ROW_FAULT, ROW_LUCK = ErrorClass.ROW_FAULT, ErrorClass.ROW_LUCK
 DATABASE, UNKNOWN = ErrorClass.DATABASE, ErrorClass.UNKNOWN
 
@@ -39,15 +36,12 @@ async def repository(to_sql_server: dict[str, Any]) -> AsyncIterator[RobotReposi
     settings = Settings(
         _env_file=None, **{"callback_api_key": "k", "callback_db_timeout": 1, **to_sql_server}
     )
-    connector = DatabaseConnector(settings)
-    await connector.open()
-    yield RobotRepository(connector, settings)
-    await connector.close()
+    async with open_repository(settings) as repository:
+        yield repository
 
 
 async def apply(repository: RobotRepository, *deployments: str) -> AppliedBatch:
-    callbacks = [Callback(next(NUMBERS), each, "DONE", None) for each in deployments]
-    return await repository.apply(callbacks, timeout=20)
+    return await repository.apply([callback(each) for each in deployments], timeout=20)
 
 
 async def verdict(repository: RobotRepository) -> Verdict:
@@ -96,6 +90,51 @@ async def test_counts(
 ) -> None:
     answer_update(sql_server, *answers, row=row)
     assert await verdict(repository) is expected
+
+
+@pytest.mark.parametrize(("is_later", "expected"), [(1, Verdict.SUPERSEDED), (0, Verdict.FAILED)])
+async def test_whether_a_row_has_a_later_status_is_looked_at(
+    is_later: int, expected: Verdict, sql_server: TdsServer, to_sql_server: dict[str, Any]
+) -> None:
+    """A row with another status may have come between the UPDATE and the look at it."""
+
+    def answer(statement: Statement) -> list[Answer]:
+        if statement.text.startswith("UPDATE"):
+            return [Count(0)]
+        if statement.text.startswith("SELECT [status], CASE WHEN [finished] > "):
+            return [Rows(("status", "later"), (("RUNNING", is_later),))]
+        return [Count(None)]
+
+    sql_server.answer = answer
+    settings = Settings(
+        _env_file=None,
+        **{"callback_api_key": "k", "sql_sam_finished_column": "finished", **to_sql_server},
+    )
+    async with open_repository(settings) as repository:
+        assert await verdict(repository) is expected
+
+
+async def test_once_a_row_was_found_locked_the_others_are_hardly_waited_for(
+    sql_server: TdsServer, repository: RobotRepository
+) -> None:
+    def answer(statement: Statement) -> list[Answer]:
+        values = [value.value for value in statement.parameters]
+        if statement.text.startswith("UPDATE") and {"d-2", "d-3"} & set(values):
+            return [Error(1222, "Lock request time out period exceeded.")]
+        return [Count(1)]
+
+    sql_server.answer = answer
+    batch = await apply(repository, "d-1", "d-2", "d-3", "d-4")
+    assert [applied.verdict for applied in batch.results] == [
+        Verdict.UPDATED,
+        Verdict.FAILED,
+        Verdict.FAILED,
+        Verdict.UPDATED,
+    ]
+    waits = [each.text for each in sql_server.heard("SET") if "LOCK_TIMEOUT" in each.text]
+    assert "LOCK_TIMEOUT 250" in waits[0]
+    assert "LOCK_TIMEOUT 10" in waits[1]
+    assert "LOCK_TIMEOUT 250" in waits[-1]  # as before, for the next batch
 
 
 async def test_an_error_after_a_triggers_count_is_not_missed(
@@ -219,16 +258,13 @@ async def test_a_server_that_was_restarted_is_connected_with_anew(
     with proxy_to(sql_server.port) as proxy:
         through = {**to_sql_server, "sql_sam_server": f"127.0.0.1,{proxy.port}"}
         settings = Settings(_env_file=None, callback_api_key="k", **through)
-        connector = DatabaseConnector(settings)
-        await connector.open()
-        repository = RobotRepository(connector, settings)
-        for _ in range(3):  # whichever of its connections is taken
+        async with open_repository(settings) as repository:
+            for _ in range(3):  # whichever of its connections is taken
+                assert await verdict(repository) is Verdict.UPDATED
+            proxy.cut()
+            connections = proxy.connections
             assert await verdict(repository) is Verdict.UPDATED
-        proxy.cut()
-        connections = proxy.connections
-        assert await verdict(repository) is Verdict.UPDATED
-        assert proxy.connections > connections
-        await connector.close()
+            assert proxy.connections > connections
 
 
 @pytest.mark.parametrize("number", [20006, 20017])

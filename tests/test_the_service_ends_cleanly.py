@@ -9,9 +9,11 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+import httpx
 import pytest
 
 from tests.support.callbacks import body
+from tests.support.conditions import eventually
 from tests.support.databases import PostgresServer, SqliteDatabase
 from tests.support.service import KEY, Service, clean_environment
 
@@ -81,6 +83,32 @@ def test_a_callback_whose_body_is_still_coming_is_answered(
         assert connection.recv(1000).startswith(b"HTTP/1.1 200 ")
     assert service.stop() == 0
     assert sqlite_database.statuses() == {"d-1": "LAST"}
+
+
+def test_a_second_ctrl_c_does_not_become_a_third_when_the_drain_is_over(
+    start_service: Callable[..., Service], sqlite_database: SqliteDatabase
+) -> None:
+    """A third would have uvicorn drop what is in flight."""
+    service = start_service(
+        SQL_SAM_CONNECTION_STRING=sqlite_database.connection_string, CALLBACK_DRAIN_SECONDS="1"
+    )
+    content = body("d-1", "LAST")
+    head = (
+        f"POST /callback HTTP/1.1\r\nHost: x\r\nX-API-KEY: {KEY}\r\n"
+        f"Content-Length: {len(content)}\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", service.port), timeout=10) as connection:
+        connection.sendall(head.encode() + content[:5])
+        service.post(body())  # by now the first one is being handled too
+        told = time.monotonic()
+        service.send_signal(signal.SIGINT)
+        eventually(lambda: httpx.get(service.url + "/ready").status_code == 503)
+        service.send_signal(signal.SIGINT)
+        service.wait_for_event("Shutting down")
+        eventually(lambda: time.monotonic() > told + 1.5)  # when the drain would have been over
+        connection.sendall(content[5:])
+        assert connection.recv(1000).startswith(b"HTTP/1.1 200 ")
+    assert service.stop() == 0
 
 
 def test_a_database_that_has_gone_silent_does_not_hold_it(

@@ -109,6 +109,25 @@ def test_retry_makes_dead_letters_due_and_leaves_what_cannot_be_applied(
     assert "Export it" in refused.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        ((), "or say --all."),
+        (("1", "--all"), "not both."),
+        (("1", "--kind", "queued"), "--kind goes with --all"),
+    ],
+)
+def test_what_would_not_be_heeded_is_refused(
+    arguments: tuple[str, ...], why: str, spool: Path, tmp_path: Path
+) -> None:
+    before = numbers(spool)
+    for action in ("drop", "retry"):
+        run = command(tmp_path, action, *arguments)
+        assert run.returncode == 1
+        assert why in run.stderr
+    assert numbers(spool) == before
+
+
 def test_a_spool_that_is_not_there_is_said_so_and_not_made(tmp_path: Path) -> None:
     run = command(tmp_path, "list")
     assert run.returncode == 1

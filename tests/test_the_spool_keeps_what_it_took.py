@@ -15,6 +15,7 @@ import pytest
 
 from sam.callback.inbox import spool as spool_module
 from sam.callback.inbox.entries import Entry, Kind
+from sam.callback.inbox.file_system import kind_of
 from sam.callback.inbox.numbering import Numbering
 from sam.callback.inbox.spool import Spool, SpoolUnavailableError
 from sam.callback.inbox.spool_file import DEAD_LETTER_SHARE, SpoolFile
@@ -185,8 +186,13 @@ async def test_when_it_is_full_it_says_so_and_keeps_what_it_has(open_spool: Open
 
 
 async def test_dead_letters_have_a_share_and_leave_the_rest_to_the_living(
-    open_spool: OpenSpool,
+    open_spool: OpenSpool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    told: list[str] = []
+    log = SimpleNamespace(
+        critical=lambda event, **_: told.append(event), info=lambda *_, **__: None
+    )
+    monkeypatch.setattr(spool_module, "_log", log)
     async with open_spool(max_bytes=MIB) as spool:
         refused = 0
         for number in range(1, 100):
@@ -195,6 +201,7 @@ async def test_dead_letters_have_a_share_and_leave_the_rest_to_the_living(
             refused += not stored
         dead = sum(spool.totals[kind].bytes for kind in (Kind.DEAD_LETTER, Kind.INVALID))
         assert refused
+        assert told == ["dead_letters_full"] * refused
         assert dead <= MIB * DEAD_LETTER_SHARE
         for number in range(100, 110):
             assert await spool.put([entry(number, payload=bytes(50_000))]) == [True]
@@ -274,6 +281,21 @@ async def test_the_command_line_may_edit_rows_beside_the_owner(
         beside.close()
         assert [e.number for e in await queued(spool)] == [2]
         assert spool.counts()["queued"] == 1
+
+
+def test_a_link_does_not_hide_the_file_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = tmp_path / "memory"
+    memory.mkdir()
+    link = tmp_path / "var"
+    link.symlink_to(memory)
+    partitions = [
+        SimpleNamespace(mountpoint="/", fstype="ext4"),
+        SimpleNamespace(mountpoint=str(memory.resolve()), fstype="tmpfs"),
+    ]
+    monkeypatch.setattr(psutil, "disk_partitions", lambda all: partitions)  # noqa: A006, ARG005
+    assert kind_of(link / "callback-spool.db") == "tmpfs"
 
 
 async def test_a_file_system_that_forgets_or_has_no_locks_is_warned_of(

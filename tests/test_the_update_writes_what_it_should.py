@@ -1,7 +1,7 @@
 """The repository's UPDATE, on every database that can be run here: what it writes, and to whom."""
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import count
@@ -14,8 +14,10 @@ from sam.callback.settings import Settings
 from sam.callback.storage.connector import DatabaseConnector
 from sam.callback.storage.errors import DatabaseUnavailableError
 from sam.callback.storage.robots import RobotRepository
+from sam.callback.storage.transaction import Transaction
 from sam.callback.storage.verdicts import Verdict
-from tests.support.databases import Database, SqliteDatabase
+from tests.support import repositories
+from tests.support.databases import ROW_LOCKING, Database, PostgresDatabase, SqliteDatabase
 
 RECEIVED = datetime(2026, 3, 29, 1, 30, 15, 123000, tzinfo=UTC)
 NUMBERS = count(round(RECEIVED.timestamp() * 1_000_000) * 1000)
@@ -31,15 +33,8 @@ OpenRepository = Callable[..., AbstractAsyncContextManager[RobotRepository]]
 
 @pytest.fixture
 def open_repository(database: Database, settings_for: Callable[..., Settings]) -> OpenRepository:
-    @asynccontextmanager
-    async def open_it(**overrides: object) -> AsyncIterator[RobotRepository]:
-        settings = settings_for(database, **overrides)
-        connector = DatabaseConnector(settings)
-        await connector.open()
-        try:
-            yield RobotRepository(connector, settings)
-        finally:
-            await connector.close()
+    def open_it(**overrides: object) -> AbstractAsyncContextManager[RobotRepository]:
+        return repositories.open_repository(settings_for(database, **overrides))
 
     return open_it
 
@@ -188,11 +183,65 @@ async def test_with_a_finished_column_a_later_status_is_not_overwritten(
     assert database.statuses() == {"d-1": "LATER"}
 
 
+async def test_what_keeps_the_update_from_its_row_is_not_taken_for_a_later_status(
+    open_repository: OpenRepository, database: Database
+) -> None:
+    """Nor is a row that appears just after the UPDATE: the callback is tried again."""
+    if isinstance(database, SqliteDatabase):
+        database.execute(
+            "CREATE TRIGGER keep BEFORE UPDATE ON robots BEGIN SELECT RAISE(IGNORE); END"
+        )
+    elif isinstance(database, PostgresDatabase):
+        database.execute(
+            "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'"
+        )
+        database.execute(
+            "CREATE TRIGGER keep BEFORE UPDATE ON robots FOR EACH ROW EXECUTE FUNCTION keep()"
+        )
+    else:
+        pytest.skip("SQL Server has no such trigger; see test_sql_server_is_not_misunderstood.py")
+    async with open_repository(sql_sam_finished_column="finished") as repository:
+        batch = await repository.apply([callback()], timeout=5)
+    [applied] = batch.results
+    assert applied.verdict is Verdict.FAILED
+    assert "just after the UPDATE" in applied.reason
+
+
+@pytest.mark.parametrize("database", ROW_LOCKING, indirect=True)
+async def test_many_locked_rows_take_hardly_more_time_than_one(
+    database: Database, settings_for: Callable[..., Settings]
+) -> None:
+    """With the time that the service has for them: the others are written, nothing is an outage."""
+    names = [f"d-{number}" for number in range(1, 41)]
+    locked = names[1::2]
+    database.add_robots(names[1:])
+    connector = DatabaseConnector(settings_for(database, callback_db_timeout=2, sql_sam_pool_max=1))
+    await connector.open()
+    try:
+        with closing(pyodbc.connect(database.connection_string)) as other:
+            for name in locked:
+                other.execute('UPDATE robots SET status = status WHERE "deploymentId" = ?', name)
+            repository = RobotRepository(
+                connector, settings_for(database, callback_db_timeout=2, sql_sam_pool_max=1)
+            )
+            batch = await repository.apply([callback(name) for name in names], timeout=2)
+        assert batch.error is None
+        for name, applied in zip(names, batch.results, strict=True):
+            assert applied.verdict is (Verdict.FAILED if name in locked else UPDATED)
+        if isinstance(database, PostgresDatabase):  # and the next one waits for as long as before
+            assert await connector.run(_lock_timeout, timeout=2) == "500ms"
+    finally:
+        await connector.close()
+
+
+def _lock_timeout(transaction: Transaction) -> str:
+    return str(transaction.cursor.execute("SHOW lock_timeout").fetchval())
+
+
+@pytest.mark.parametrize("database", ROW_LOCKING, indirect=True)
 async def test_a_row_that_is_locked_does_not_hold_up_the_others(
     open_repository: OpenRepository, database: Database
 ) -> None:
-    if isinstance(database, SqliteDatabase):
-        return  # one lock for the whole file: there is no such thing
     database.add_robots(["d-2", "d-3"])
     with closing(pyodbc.connect(database.connection_string)) as other:
         other.execute("UPDATE robots SET status = status WHERE \"deploymentId\" = 'd-2'")
@@ -204,12 +253,11 @@ async def test_a_row_that_is_locked_does_not_hold_up_the_others(
     assert database.statuses() == {"d-1": "DONE", "d-2": "RUNNING", "d-3": "DONE"}
 
 
+@pytest.mark.parametrize("database", ROW_LOCKING, indirect=True)  # SQLite quotes no values
 @pytest.mark.parametrize("column", ["payload", None])
 async def test_the_values_of_a_row_are_not_in_the_reason(
     column: str | None, open_repository: OpenRepository, database: Database
 ) -> None:
-    if isinstance(database, SqliteDatabase):
-        return  # it quotes no values
     database.execute("ALTER TABLE robots ADD CHECK (status <> 'BAD')")
     database.execute("UPDATE robots SET payload = 'ES79'")
     async with open_repository(sql_sam_payload_column=column) as repository:

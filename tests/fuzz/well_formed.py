@@ -13,7 +13,7 @@ from tests.support.service import KEY
 KEY_HEADER: Final[Header] = (b"X-API-KEY", KEY.encode())
 
 _REFUSED: Final = frozenset({401})
-_NOT_FOUND: Final = frozenset({200, 307, 404, 405})  # 200: there are paths that only need the key
+_NOT_FOUND: Final = frozenset({200, 404, 405})  # 200: there are paths that only need the key
 
 
 class Requests:

@@ -21,6 +21,10 @@ SAM_TEST_SQLSERVER = "SAM_TEST_SQLSERVER"
 UNUSED_PASSWORD = "unused-but-secret"
 
 
+ROW_LOCKING = ["postgres_database", *["sql_server_database"] * (SAM_TEST_SQLSERVER in os.environ)]
+"""The fixtures of the databases that lock rows; SQLite has one lock for the whole file."""
+
+
 class Database(Protocol):
     """A database that has a table `robots`."""
 

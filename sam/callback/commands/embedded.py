@@ -10,13 +10,13 @@ from typing import Final
 from dotenv import dotenv_values
 
 from sam.callback.commands.refusal import refuse
-from sam.callback.settings import Settings
+from sam.callback.settings import Settings, load_client_settings
 
 DATABASE: Final = Path("var/sam.db")
 KEY: Final = "local-demo-key"
+HOST: Final = "127.0.0.1"
 SIMULATED_ROBOTS: Final = 1_000
 _SIMULATED: Final = uuid.UUID("5d3c1b0e-53e8-4b6c-9d0a-6c1f6e0f8a11")
-_DEFAULTS = {"CALLBACK_API_KEY": KEY, "CALLBACK_HOST": "127.0.0.1"}
 
 
 def prepare() -> None:
@@ -24,6 +24,7 @@ def prepare() -> None:
 
     Raises:
         DriverNotFoundError: If this machine has no ODBC driver for SQLite.
+        SettingsError: If a variable is wrong.
     """
     from sam.callback.storage.drivers import find_sqlite_driver  # noqa: PLC0415 - see serve
     from sam.callback.storage.schema import script  # noqa: PLC0415
@@ -39,10 +40,10 @@ def prepare() -> None:
         f"DRIVER={{{driver.name}}};Database={DATABASE.absolute()};"
         "SyncPragma=FULL;JournalMode=WAL;Timeout=1000;"
     )
-    already_set = {**dotenv_values(".env"), **os.environ}
-    for name, value in _DEFAULTS.items():
-        if not already_set.get(name):
-            os.environ[name] = value
+    if load_client_settings().callback_api_key is None:
+        os.environ["CALLBACK_API_KEY"] = KEY
+    if not {**dotenv_values(".env"), **os.environ}.get("CALLBACK_HOST"):
+        os.environ["CALLBACK_HOST"] = HOST
 
 
 def robots(directory: Path = Path()) -> list[tuple[str, str, str]]:

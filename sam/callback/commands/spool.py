@@ -1,15 +1,12 @@
 """``spool``: look into the spool and mend it, beside a running service or without one."""
 
-import asyncio
 import base64
 import json
 import os
-import sqlite3
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Final, NoReturn
+from typing import Annotated, Any, Final
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -18,23 +15,16 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Column, Table
 
-from sam.callback import logs
-from sam.callback.commands.refusal import refuse, require_driver_manager
+from sam.callback.commands.spool_access import PathOption, fail, opened
+from sam.callback.commands.spool_drain import EPILOG as DRAIN_EPILOG
+from sam.callback.commands.spool_drain import drain
 from sam.callback.inbox.entries import Entry, Kind
 from sam.callback.inbox.spool_file import SpoolFile
 from sam.callback.model import received_at
-from sam.callback.setting_types import LogFormat, LogLevel
-from sam.callback.settings import SettingsError, load_settings, load_spool_settings
 
 PAGE: Final = 1_000
 WIDE: Final = 120
 """Columns of a terminal from which on there is room for the time and the reason."""
-
-DRAIN_EPILOG: Final = """Exit status
-
-   0  no callback is left that waits for the database or for its row
-   1  some are, or the spool cannot be used
-   2  bad configuration, or a bad option"""
 
 app = typer.Typer(
     name="spool",
@@ -43,10 +33,6 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
-_PathOption = Annotated[
-    Path | None,
-    typer.Option("--path", help="The spool's file. Without it: CALLBACK_SPOOL_PATH."),
-]
 _KindOption = Annotated[Kind | None, typer.Option("--kind", help="Only entries of this kind.")]
 _JsonOption = Annotated[bool, typer.Option("--json", help="Write JSON, one object per line.")]
 _Numbers = Annotated[list[int] | None, typer.Argument(help="Numbers, as `list` shows them.")]
@@ -56,7 +42,7 @@ _YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 @app.command("list")
 def list_entries(
-    path: _PathOption = None,
+    path: PathOption = None,
     kind: _KindOption = None,
     limit: Annotated[int, typer.Option(min=1, help="How many to show.")] = 50,
     after: Annotated[int, typer.Option(help="Begin after this number: the next page.")] = 0,
@@ -64,7 +50,7 @@ def list_entries(
     as_json: _JsonOption = False,
 ) -> None:
     """Show entries, the oldest first."""
-    with _open(path) as file:
+    with opened(path) as file:
         entries = file.page(_kinds(kind), after=after, limit=limit)
         totals = file.totals()
     if as_json:
@@ -83,15 +69,15 @@ def list_entries(
 @app.command()
 def show(
     number: Annotated[int, typer.Argument(help="Its number, as `list` shows it.")],
-    path: _PathOption = None,
+    path: PathOption = None,
     *,
     as_json: _JsonOption = False,
 ) -> None:
     """Show one entry with all that is known of it."""
-    with _open(path) as file:
+    with opened(path) as file:
         entries = file.get([number])
     if not entries:
-        _fail(f"There is no entry {number}. It may have been applied, or replaced by a newer one.")
+        fail(f"There is no entry {number}. It may have been applied, or replaced by a newer one.")
     fields = _as_dict(entries[0], with_payload=True)
     if as_json:
         typer.echo(json.dumps(fields, ensure_ascii=False))
@@ -103,7 +89,7 @@ def show(
 @app.command()
 def retry(
     numbers: _Numbers = None,
-    path: _PathOption = None,
+    path: PathOption = None,
     kind: _KindOption = None,
     *,
     everything: _AllOption = False,
@@ -114,9 +100,10 @@ def retry(
     one, see `spool drain`. A body that was not understood cannot be applied: export it, and send
     it again.
     """
+    _require_one_way(numbers, kind, everything=everything)
     if kind is Kind.INVALID:
-        _fail("A body that was not understood cannot be applied. Export it, and send it again.")
-    with _open(path) as file:
+        fail("A body that was not understood cannot be applied. Export it, and send it again.")
+    with opened(path) as file:
         done = 0
         for page in _selected(file, numbers, kind, everything=everything):
             chosen = [entry.number for entry in page if entry.kind is not Kind.INVALID]
@@ -128,17 +115,19 @@ def retry(
 @app.command()
 def drop(
     numbers: _Numbers = None,
-    path: _PathOption = None,
+    path: PathOption = None,
     kind: _KindOption = None,
     *,
     everything: _AllOption = False,
     yes: _YesOption = False,
 ) -> None:
     """Delete entries for good. Export them before."""
+    _require_one_way(numbers, kind, everything=everything)
     if not yes:
-        what = "all entries" if everything else f"{len(numbers or [])} entries"
+        of_kind = f" of the kind {kind}" if kind else ""
+        what = f"all entries{of_kind}" if everything else f"{len(numbers or [])} entries"
         typer.confirm(f"Delete {what} for good?", abort=True)
-    with _open(path) as file:
+    with opened(path) as file:
         done = 0
         for page in _selected(file, numbers, kind, everything=everything):
             file.settle([entry.number for entry in page], [])
@@ -151,91 +140,41 @@ def export(
     output: Annotated[
         Path | None, typer.Option(help="The file. Without it: standard output.")
     ] = None,
-    path: _PathOption = None,
+    path: PathOption = None,
     kind: _KindOption = None,
 ) -> None:
     """Write entries as JSON, one object per line, with their payload."""
-    with _open(path) as file:
+    with opened(path) as file:
         pages = _selected(file, None, kind, everything=True)
         if output is None:
             _write(pages, sys.stdout.write)
             return
         # Like the spool, for its owner alone: it holds what the bots put out.
         descriptor = os.open(output, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
+        if hasattr(os, "fchmod"):
+            os.fchmod(descriptor, 0o600)  # it may have been there
         with open(descriptor, "w", encoding="utf-8") as stream:  # noqa: PTH123 - a descriptor
             done = _write(pages, stream.write)
     typer.echo(f"{done} exported to {output}.")
 
 
-@app.command(epilog=DRAIN_EPILOG)
-def drain(path: _PathOption = None) -> None:
-    """Apply what is in the spool of an instance that will not come back.
-
-    Needs the settings of a service, CALLBACK_API_KEY too, and that none owns the spool. What has no
-    row yet stays there, and what the database refuses for good, as a dead letter.
-    """
-    require_driver_manager()
-    from sam.callback.inbox.drain import drain_spool  # noqa: PLC0415 - needs the driver manager
-    from sam.callback.storage.connection_string import connection_string  # noqa: PLC0415
-    from sam.callback.storage.drivers import DriverNotFoundError  # noqa: PLC0415
-
-    try:
-        settings = load_settings()
-        connection_string(settings)
-    except (SettingsError, DriverNotFoundError) as error:
-        refuse(str(error))
-    if path is not None:
-        settings = settings.model_copy(update={"callback_spool_path": path.absolute()})
-    _require_spool(settings.callback_spool_path)
-    logs.configure(LogLevel.ERROR, LogFormat.CONSOLE, sys.stderr)
-    with Progress(console=Console(stderr=True)) as progress:
-        task = progress.add_task("Applying", total=None)
-        drained = asyncio.run(
-            drain_spool(
-                settings,
-                lambda done, total: progress.update(task, completed=done, total=total),
-            )
-        )
-    dead = f"{drained.dead_letters} kept as dead letters, " if drained.dead_letters else ""
-    typer.echo(
-        f"{drained.applied} applied, {dead}{drained.remaining} left. {drained.reason}".rstrip()
-    )
-    if drained.remaining or drained.reason:
-        raise typer.Exit(1)
+app.command(epilog=DRAIN_EPILOG)(drain)
 
 
-@contextmanager
-def _open(path: Path | None) -> Iterator[SpoolFile]:
-    try:
-        settings = load_spool_settings()
-    except SettingsError as error:
-        refuse(str(error))
-    path = (path or settings.callback_spool_path).absolute()
-    _require_spool(path)
-    try:
-        with closing(SpoolFile(path, settings.callback_spool_max_bytes)) as file:
-            yield file
-    except sqlite3.Error as error:
-        _fail(f"The spool {path} cannot be used: {error}.")
-
-
-def _require_spool(path: Path) -> None:
-    """End unless there is a spool: another file must not be taken for a damaged one."""
-    if not path.is_file():
-        _fail(f"There is no spool at {path}. Name it with --path or CALLBACK_SPOOL_PATH.")
-    try:
-        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
-            connection.execute("SELECT count(*) FROM entries WHERE number < 0")
-    except sqlite3.Error as error:
-        _fail(f"{path} is no spool, or a damaged one: {error}.")
+def _require_one_way(numbers: list[int] | None, kind: Kind | None, *, everything: bool) -> None:
+    """End unless entries are named in one way: what is not heeded would be misunderstood."""
+    if everything and numbers:
+        fail("Name entries by their numbers, or say --all; not both.")
+    if not everything and not numbers:
+        fail("Name entries by their numbers, or say --all.")
+    if numbers and kind:
+        fail("--kind goes with --all: a number names one entry, whatever its kind.")
 
 
 def _selected(
     file: SpoolFile, numbers: list[int] | None, kind: Kind | None, *, everything: bool
 ) -> Iterator[list[Entry]]:
-    if not everything:
-        if not numbers:
-            _fail("Name entries by their numbers, or say --all.")
+    if numbers and not everything:
         entries = file.get(numbers)
         if missing := set(numbers) - {entry.number for entry in entries}:
             typer.echo(f"Not there: {', '.join(map(str, sorted(missing)))}.", err=True)
@@ -300,8 +239,3 @@ def _table(entries: list[Entry], *, is_wide: bool) -> Table:
 
 def _kinds(kind: Kind | None) -> list[Kind]:
     return [kind] if kind else list(Kind)
-
-
-def _fail(message: str) -> NoReturn:
-    typer.echo(message, err=True)
-    raise typer.Exit(1)

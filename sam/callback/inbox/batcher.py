@@ -109,7 +109,7 @@ class Batcher(Generic[R]):
         """Learn from a batch that was too slow, however slow it was."""
         self._batch_limit = max(1, self._batch_limit // 2)
 
-    async def drain(self) -> None:
+    async def finish(self) -> None:
         """Wait until nothing is pending or under way."""
         while self._pending or self._batches:
             self._start()

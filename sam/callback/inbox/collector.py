@@ -54,7 +54,7 @@ class InboxCollector(Collector):
         )
         yield _gauge(
             "spool_writable",
-            "Whether the last write to the spool succeeded.",
+            "Whether the spool can be used: the last write succeeded, and no read failed since.",
             state.is_spool_writable,
         )
         yield _by_kind(

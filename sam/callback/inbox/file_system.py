@@ -30,6 +30,7 @@ class Risk:
 
 def kind_of(path: Path) -> str:
     """Return the file system that a path is on, as the system calls it; '' where it is not told."""
+    path = path.resolve()  # a link may lead to another one
     partitions = [
         partition
         for partition in psutil.disk_partitions(all=True)

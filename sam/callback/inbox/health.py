@@ -1,5 +1,6 @@
 """Whether the database takes callbacks. Down is: writes fail. Up is: a write was committed."""
 
+import math
 import time
 from typing import Final
 
@@ -26,6 +27,7 @@ class Health:
         is_up: Whether callbacks are to be tried in the database.
         is_wrong_database: Whether many callbacks met no row, and not one met its own.
         failures: How often it failed in a row.
+        up_since: When it was last found up after an outage, on the monotonic clock.
     """
 
     def __init__(self) -> None:
@@ -33,6 +35,7 @@ class Health:
         self.is_wrong_database = False
         self._is_known = False
         self.failures = 0
+        self.up_since = -math.inf
         self._refused_logins = 0
         self._probe_at = 0.0
         self._unmatched = 0
@@ -67,6 +70,8 @@ class Health:
         """A write was committed."""
         if not (self.is_up and self._is_known):
             _log.info("database_up")
+        if not self.is_up:
+            self.up_since = time.monotonic()
         self._is_known = True
         self.is_up = True
         self.failures = 0

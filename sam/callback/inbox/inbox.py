@@ -19,10 +19,9 @@ from sam.callback.logs import get_logger
 from sam.callback.metrics import Metrics
 from sam.callback.settings import Settings
 from sam.callback.storage.connector import DatabaseConnector, PoolStats
-from sam.callback.storage.errors import DatabaseUnavailableError
 from sam.callback.storage.robots import RobotRepository
 
-DRAIN_SECONDS: Final = 1
+FINISH_SECONDS: Final = 1
 """How long callbacks that nobody waits for any more may take when the service ends."""
 
 _log = get_logger(__name__)
@@ -83,7 +82,6 @@ class Inbox:
 
     def __init__(self, settings: Settings, metrics: Metrics | None = None) -> None:
         metrics = metrics or Metrics()
-        self._settings = settings
         self._connector = DatabaseConnector(settings)
         self._repository = RobotRepository(self._connector, settings)
         numbering = Numbering()
@@ -140,8 +138,8 @@ class Inbox:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(DRAIN_SECONDS):
-                await self._recorder.drain()
+            async with asyncio.timeout(FINISH_SECONDS):
+                await self._recorder.finish()
         await self._connector.close()
         await self.spool.close()
 
@@ -185,10 +183,5 @@ class Inbox:
 
     async def _look_at_database(self) -> None:
         """Find out at the start, not with the first callback, whether the table can be written."""
-        timeout = self._settings.sql_sam_login_timeout + self._settings.callback_db_timeout
-        try:
-            await self._repository.probe(timeout=timeout)
-        except DatabaseUnavailableError as error:
-            self.health.failed(error)
-        else:
+        if await self.replayer.probe():
             self.health.committed()

@@ -9,7 +9,7 @@ from filelock import FileLock, Timeout
 
 from sam.callback.finding import Finding, Level
 from sam.callback.inbox.file_system import kind_of, risk_of
-from sam.callback.inbox.spool_file import SpoolFile
+from sam.callback.inbox.spool_file import SpoolFile, check_that_it_is_a_spool
 from sam.callback.settings import SpoolSettings
 
 _SUBJECT = "spool"
@@ -36,8 +36,7 @@ def _is_writable(path: Path, max_bytes: int) -> Finding:
     try:
         if not path.exists():
             return _can_be_made(path)
-        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
-            connection.execute("SELECT count(*) FROM entries WHERE number < 0")
+        check_that_it_is_a_spool(path)
         with closing(SpoolFile(path, max_bytes)) as file:
             file.try_room()
             entries = sum(total.entries for total in file.totals().values())

@@ -23,7 +23,6 @@ MIN_SECONDS: Final = 0.05
 MAX_PASSED_BY: Final = 100_000
 
 NO_ROW_YET: Final = "No row has this deployment yet."
-EXPORT_AND_DROP: Final = "Export dead letters, and drop them: see `sam-callback spool --help`."
 OLDER_IN_SPOOL: Final = "An older callback of the deployment is in the spool."
 
 _log = get_logger(__name__)
@@ -167,16 +166,13 @@ class Recorder:
         """Keep a body that was not understood, for an operator, if there is room for it."""
         entry = Entry(self._numbering.next(), Kind.INVALID, None, None, body, reason)
         try:
-            [stored] = await self._spool.put([entry])
+            await self._spool.put([entry])
         except SpoolUnavailableError as error:
             _log.error("invalid_body_not_kept", reason=str(error))
-            return
-        if not stored:
-            _log.critical("dead_letters_full", action=EXPORT_AND_DROP)
 
-    async def drain(self) -> None:
+    async def finish(self) -> None:
         """Wait until every callback has its answer."""
-        await self.batcher.drain()
+        await self.batcher.finish()
 
     def _is_blocked(self, deployment_id: str) -> bool:
         # What goes into the spool may go while an older entry of it is being applied: it replaces
@@ -243,7 +239,7 @@ class Recorder:
         begun = now()
         timeout = max(0.0, min(group.deadline for group in groups) - begun)
         batch = await self._repository.apply([group.callback for group in groups], timeout=timeout)
-        self._learn(batch, now() - begun, timeout)
+        self.learn(batch, now() - begun, timeout, Source.CALLBACK)
         seconds = now() - started
         updated = Recorded(Outcome.UPDATED, "", seconds, batch_size)
         to_spool = []
@@ -265,12 +261,19 @@ class Recorder:
                     to_spool.append(_Spooling(group, Kind.QUEUED, applied.reason))
         return to_spool
 
-    def _learn(self, batch: AppliedBatch, seconds: float, timeout: float) -> None:
-        """Draw conclusions about the database, and its speed."""
+    def learn(self, batch: AppliedBatch, seconds: float, timeout: float, source: Source) -> None:
+        """Draw conclusions about the database, and its speed.
+
+        Args:
+            batch: What became of it.
+            seconds: What it took.
+            timeout: What it was given.
+            source: What it was made of.
+        """
         if batch.is_committed:
             self._health.committed()
             self.batcher.took(seconds, len(batch.results), self._time_limit)
-            self._metrics.committed(Source.CALLBACK, len(batch.results), seconds)
+            self._metrics.committed(source, len(batch.results), seconds)
         is_too_late = isinstance(batch.error, DatabaseTimeoutError)
         if is_too_late and timeout < self._time_limit / 2:
             return  # our own haste

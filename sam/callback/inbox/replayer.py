@@ -2,23 +2,20 @@
 
 import asyncio
 import contextlib
+import math
 import time
 from typing import Final
 
 from sam.callback.inbox.batcher import MAX_BATCH
 from sam.callback.inbox.entries import LIVE, Entry, Kind
 from sam.callback.inbox.health import Health
-from sam.callback.inbox.recorder import EXPORT_AND_DROP, NO_ROW_YET, Recorder
+from sam.callback.inbox.recorder import NO_ROW_YET, Recorder
 from sam.callback.inbox.schedule import Schedule
 from sam.callback.inbox.spool import Spool, SpoolUnavailableError
 from sam.callback.logs import get_logger
 from sam.callback.metrics import Metrics, Replayed, Source
 from sam.callback.model import Callback
-from sam.callback.storage.errors import (
-    DatabaseTimeoutError,
-    DatabaseUnavailableError,
-    PoolExhaustedError,
-)
+from sam.callback.storage.errors import DatabaseUnavailableError, PoolExhaustedError
 from sam.callback.storage.robots import RobotRepository
 from sam.callback.storage.verdicts import Applied, Verdict
 
@@ -30,6 +27,9 @@ POLL_SECONDS: Final = 1.0
 
 RETRY_AT_LAST: Final = 8
 """Failures after which the longest delay is reached."""
+
+GRACE_SECONDS: Final = 600.0
+"""How long a database that was away is tried before what is too old becomes a dead letter."""
 
 _NS = 1_000_000_000
 _DONE = {Verdict.UPDATED, Verdict.SUPERSEDED}
@@ -78,9 +78,11 @@ class Replayer:
         self._after = 0
         self._is_turn_of_queued = False
         self._is_loaded = False
+        self._running_since = -math.inf
 
     async def run(self) -> None:
         """Replay until cancelled."""
+        self._running_since = time.monotonic()
         while True:
             try:
                 if not await self.step():
@@ -110,8 +112,8 @@ class Replayer:
                 await self._recheck_spool()
         if self._health.seconds_to_probe > 0:
             return False
-        if await self._can_write():
-            # That no row was met proves little: entries are the better probe, if there are any.
+        if await self.probe():
+            # Entries are the better probe, if there are any.
             try:
                 entries = await self._read(min(PROBE_BATCH, self._recorder.batcher.batch_limit))
             except SpoolUnavailableError:
@@ -202,16 +204,8 @@ class Replayer:
             batch = await self._repository.apply(
                 [_callback(entry) for entry, _ in entries], timeout=self._time_limit
             )
-            batcher = self._recorder.batcher
-            if batch.is_committed:
-                self._health.committed()
-                seconds = time.monotonic() - begun
-                batcher.took(seconds, len(entries), self._time_limit)
-                self._metrics.committed(Source.REPLAY, len(entries), seconds)
-            if batch.error and not isinstance(batch.error, PoolExhaustedError):
-                self._health.failed(batch.error)
-                if isinstance(batch.error, DatabaseTimeoutError):
-                    batcher.ran_out_of_time()
+            seconds = time.monotonic() - begun
+            self._recorder.learn(batch, seconds, self._time_limit, Source.REPLAY)
             await self._settle(entries, batch.results)
         except Exception:
             # It may be applied and still be there; to apply it again changes nothing.
@@ -243,9 +237,7 @@ class Replayer:
             [entry.number for entry in done],
             [(entry.number, kind, reason) for entry, kind, reason in moved],
         )
-        if not_moved:
-            _log.critical("dead_letters_full", action=EXPORT_AND_DROP)
-            moved = [each for each in moved if each[0].number not in not_moved]
+        moved = [each for each in moved if each[0].number not in not_moved]
         for number in not_moved:
             self._schedule.put_off(number, RETRY_AT_LAST)
         _tell(done, [(e, reason) for e, kind, reason in moved if kind is Kind.DEAD_LETTER])
@@ -257,13 +249,16 @@ class Replayer:
             return entry.kind, ""
         if self._is_expired(entry):
             why = applied.reason or "No row had this deployment."
-            return Kind.DEAD_LETTER, f"{why} It was tried for {self._unmatched_ttl:g} s."
+            return Kind.DEAD_LETTER, f"{why} It came more than {self._unmatched_ttl:g} s ago."
         if applied.verdict is Verdict.UNMATCHED:
             return Kind.UNMATCHED, NO_ROW_YET
         return entry.kind, ""
 
-    async def _can_write(self) -> bool:
-        """Commit a write that meets no row; a new connection may be slow to make."""
+    async def probe(self) -> bool:
+        """Say whether a write that meets no row is committed; a new connection may be slow to make.
+
+        A no counts against the database. A yes proves little, and counts for nothing.
+        """
         try:
             await self._repository.probe(timeout=self._probe_time_limit)
         except PoolExhaustedError:
@@ -277,6 +272,10 @@ class Replayer:
         return self._recorder.passed_by.get(entry.deployment_id or "", 0) > entry.number
 
     def _is_expired(self, entry: Entry) -> bool:
+        # What waited for the database, or for this process, has not been tried for all that time.
+        tried_since = max(self._running_since, self._health.up_since)
+        if time.monotonic() - tried_since < min(self._unmatched_ttl, GRACE_SECONDS):
+            return False
         # By the clock that says less: a clock that is set must not end anybody's wait.
         now = min(time.time_ns(), time.monotonic_ns() + self._clock_offset)
         return now - entry.number > self._unmatched_ttl * _NS

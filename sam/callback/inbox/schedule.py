@@ -14,7 +14,8 @@ class Schedule:
     """The entries that are waiting for their time, by number.
 
     In memory and on the monotonic clock: after a restart all are due, and no clock that is set can
-    put one off. An entry that is not here is due now.
+    put one off. A queued entry that is not here is due now; one that waits for its row is here, or
+    is not tried.
     """
 
     def __init__(self) -> None:
@@ -24,10 +25,6 @@ class Schedule:
     def __contains__(self, number: int) -> bool:
         """Whether the entry waits for its time."""
         return number in self._failures
-
-    def __len__(self) -> int:
-        """How many wait."""
-        return len(self._failures)
 
     def put_off(self, number: int, failures: int = 1) -> None:
         """Put an entry off after this many failures in a row."""

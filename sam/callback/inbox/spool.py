@@ -115,6 +115,7 @@ class Spool:
         """
         stored = await self._do(SpoolFile.put, entries, self._numbering.last)
         self._written()
+        self._tell_if_full(is_full=not all(stored))
         return stored
 
     async def recheck(self) -> None:
@@ -134,7 +135,9 @@ class Spool:
         Raises:
             SpoolUnavailableError: If it may not have been done.
         """
-        return await self._do(SpoolFile.settle, done, moved)
+        not_moved = await self._do(SpoolFile.settle, done, moved)
+        self._tell_if_full(is_full=bool(not_moved))
+        return not_moved
 
     async def with_entries(self, deployment_ids: Collection[str]) -> set[str]:
         """Return those of the deployments that have an entry.
@@ -255,6 +258,13 @@ class Spool:
                 path=str(self.path),
                 set_aside=f"{self.path}.corrupt-{stamp}",
                 action="A new spool was begun. Recover what is left: sqlite3 FILE .recover",
+            )
+
+    def _tell_if_full(self, *, is_full: bool) -> None:
+        if is_full:
+            _log.critical(
+                "dead_letters_full",
+                action="Export dead letters, and drop them: see `sam-callback spool --help`.",
             )
 
     def _written(self) -> None:

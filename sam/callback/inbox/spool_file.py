@@ -7,6 +7,7 @@ synchronous"). A deployment has one entry at the most, and only a higher number 
 import os
 import sqlite3
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Final
 
@@ -264,3 +265,13 @@ class _Transaction:
         finally:
             if self._connection.in_transaction:  # SQLite has ended it itself after some errors
                 self._connection.execute("ROLLBACK")
+
+
+def check_that_it_is_a_spool(path: Path) -> None:
+    """Look into a file, and change nothing.
+
+    Raises:
+        sqlite3.Error: If it is none.
+    """
+    with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
+        connection.execute("SELECT count(*) FROM entries WHERE number < 0")

@@ -14,7 +14,7 @@ from sam.callback.inbox.inbox import Inbox
 from sam.callback.inbox.recorder import NotSafeError, OverloadedError
 from sam.callback.service import openapi
 from sam.callback.service.direct_route import DirectRoute
-from sam.callback.service.limits import read_body
+from sam.callback.service.request_body import read_body
 from sam.callback.service.request_log import line_of, request_id_of
 from sam.callback.service.schemas import CallbackAnswer, CallbackPayload
 from sam.callback.settings import Settings

@@ -13,8 +13,8 @@ from sam.callback.metrics import Metrics
 from sam.callback.service.connections import SCOPE_KEY, Connection
 from sam.callback.service.http_answers import Answers, Refusal, bad_request
 from sam.callback.service.http_head import HeadLimits, size_of, without_upgrade
-from sam.callback.service.limits import BODY_IS_HERE
 from sam.callback.service.repeated import RepeatedLines
+from sam.callback.service.request_body import BODY_IS_HERE
 from sam.callback.service.request_log import line_of
 from sam.callback.settings import Settings
 

@@ -41,6 +41,8 @@ _SECURITY_SCHEME = "ApiKey"
 def create_documented_app(*, docs: bool, **kwargs: Any) -> FastAPI:  # noqa: ANN401 - FastAPI's own
     """Make the FastAPI app, with /docs and /openapi.json if `docs`, else with neither."""
     kwargs |= {"title": _TITLE, "description": _DESCRIPTION, "version": API_VERSION}
+    # A360 follows no redirect: a callback to `/callback/` is one that is lost, and to be told of.
+    kwargs["redirect_slashes"] = False
     # Nothing here exports OpenTelemetry, and FastAPI would look into the environment three times
     # for each request, to see whether anything does by now.
     kwargs["telemetry"] = {"tracing": False, "metrics": False, "logs": False}

@@ -8,6 +8,7 @@ from fastapi import Request, Response
 from sam.callback.inbox.inbox import Inbox, Readiness
 from sam.callback.service import openapi
 from sam.callback.service.direct_route import DirectRoute, Endpoint
+from sam.callback.service.request_log import PROBE, line_of
 from sam.callback.service.schemas import HealthAnswer, ReadyAnswer
 
 HEALTH_PATH: Final = "/health"
@@ -20,8 +21,9 @@ def probe_routes(inbox: Inbox) -> list[DirectRoute]:
     async def health(_request: Request) -> Response:
         return Response(b'{"status":"ok"}', media_type="application/json")
 
-    async def ready(_request: Request) -> Response:
+    async def ready(request: Request) -> Response:
         state = inbox.state()
+        line_of(request.scope)["event"] = PROBE
         can_take = state.readiness in {Readiness.OK, Readiness.DEGRADED}
         return Response(
             orjson.dumps(

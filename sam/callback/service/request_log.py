@@ -3,7 +3,6 @@
 import os
 import re
 import time
-from http import HTTPStatus
 from typing import Any
 
 import structlog
@@ -17,10 +16,14 @@ from sam.callback.service.repeated import RepeatedLines
 
 HEADER = "X-Request-ID"
 
+PROBE = "probe"
+"""The event of an answer that is no refusal, whatever its status. Its line is a ``request``."""
+
 _HEADER_NAME = HEADER.lower().encode()
 _WELL_FORMED = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _PROBES = frozenset({"/health", "/ready", "/metrics"})
 _LINE = "sam.callback.line"
+_REFUSALS = frozenset({"refused", "disconnected"})
 _REASONS = {404: "unknown_path", 405: "wrong_method"}
 
 _log = get_logger(__name__)
@@ -93,12 +96,26 @@ class RequestLogMiddleware:
             http_status = line_of(scope).get("http_status", http_status)
             if http_status:
                 self._metrics.answered(scope["path"], http_status, duration)
-            if not http_status or http_status >= 400:  # noqa: PLR2004 - where HTTP's errors begin
+            event = _event(scope, http_status)
+            if event in _REFUSALS:
                 self._metrics.refused(_reason(scope, http_status))
-            if http_status != HTTPStatus.UNAUTHORIZED or self._repeated.is_to_be_written(
-                "refused", line_of(scope).get("reason", "")
-            ):
-                _write(scope, http_status, duration)
+            if "key" in line_of(scope) or self._is_to_be_written(scope, event, http_status):
+                _write(scope, event, http_status, duration)
+
+    def _is_to_be_written(self, scope: Scope, event: str, http_status: int) -> bool:
+        """Bound the lines of those without a key, who can send as much as they like."""
+        if event in _REFUSALS:
+            return self._repeated.is_to_be_written(event, _reason(scope, http_status))
+        return scope["path"] in _PROBES or self._repeated.is_to_be_written(event, "no_key")
+
+
+def _event(scope: Scope, http_status: int) -> str:
+    event: str = line_of(scope).pop("event", "request")
+    if not http_status:
+        return "disconnected"
+    if event == PROBE:
+        return "request"
+    return event if http_status < 400 else "refused"  # noqa: PLR2004 - where HTTP's errors begin
 
 
 def _reason(scope: Scope, http_status: int) -> str:
@@ -113,20 +130,19 @@ def _request_id(scope: Scope) -> str:
     return os.urandom(16).hex()
 
 
-def _write(scope: Scope, http_status: int, duration: float) -> None:
+def _write(scope: Scope, event: str, http_status: int, duration: float) -> None:
     known = line_of(scope)
-    event = known.pop("event", "request")
     known["http_status"] = http_status
     known["client"] = scope["client"][0] if scope.get("client") else None
     known["duration_ms"] = round(duration * 1000, 3)
-    if not http_status:
+    if event == "callback":
+        _log.info("callback", **known)
+    elif event == "request":
+        write = _log.debug if scope["path"] in _PROBES else _log.info
+        write("request", method=scope["method"], path=scope["path"], **known)
+    elif event == "disconnected":
         _log.warning("disconnected", method=scope["method"], path=scope["path"], **known)
-    elif http_status >= 400:  # noqa: PLR2004 - where HTTP's errors begin
+    else:
         known["reason"] = _reason(scope, http_status)
         write = _log.error if http_status >= 500 else _log.warning  # noqa: PLR2004 - HTTP's
         write("refused", method=scope["method"], path=scope["path"], **known)
-    elif event == "callback":
-        _log.info("callback", **known)
-    else:
-        write = _log.debug if scope["path"] in _PROBES else _log.info
-        write("request", method=scope["method"], path=scope["path"], **known)

@@ -69,7 +69,9 @@ class SpoolState(BaseModel):
     dead_letter: int = Field(description="Callbacks that the database refuses.")
     invalid: int = Field(description="Bodies that were not understood.")
     bytes: int = Field(description="Their size, roughly.")
-    writable: bool = Field(description="Whether the last write to it succeeded.")
+    writable: bool = Field(
+        description="Whether it can be used: the last write succeeded, and no read failed since."
+    )
 
 
 class ReadyAnswer(BaseModel):

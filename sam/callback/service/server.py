@@ -128,10 +128,14 @@ class _Server(uvicorn.Server):
         self._loop.call_soon_threadsafe(self._say_close)
         if self._drain_seconds:
             self._loop.call_soon_threadsafe(
-                self._loop.call_later, self._drain_seconds, end, sig, frame
+                self._loop.call_later, self._drain_seconds, self._end_drain, sig, frame
             )
         else:
             end(sig, frame)
+
+    def _end_drain(self, sig: int, frame: FrameType | None) -> None:
+        if not self.should_exit:  # a second signal came first; uvicorn forces the end with one more
+            super().handle_exit(sig, frame)
 
     def _say_close(self) -> None:
         """Have every answer from now on end its connection.

@@ -1,6 +1,7 @@
 """A batch of callbacks in one transaction: together where that works, else each by itself."""
 
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from typing import Final
 
 import pyodbc
@@ -25,6 +26,8 @@ MAX_TOGETHER: Final = 64
 MAX_SUSPECTED: Final = 2
 """So many rows of a batch may meet what looks like an outage, and still be to blame themselves."""
 
+CAME_BETWEEN: Final = "Its row came just after the UPDATE, or something keeps the UPDATE from it."
+
 
 class BatchUpdate:
     """The UPDATEs of a batch.
@@ -40,6 +43,8 @@ class BatchUpdate:
         self._table = table
         self._transaction = transaction
         self._results = results
+        self._suspected = 0
+        self._has_met_lock = False
 
     def apply(self, callbacks: Sequence[Callback]) -> None:
         """Write the status of each, with one COMMIT for all where all succeed.
@@ -76,6 +81,7 @@ class BatchUpdate:
         except pyodbc.Error as error:
             if is_connection_lost(error):
                 raise
+            self._has_met_lock = classify(error, transaction.dialect) is ErrorClass.ROW_LUCK
             return False
         finally:
             transaction.rollback()
@@ -85,15 +91,19 @@ class BatchUpdate:
     def _apply_singly(self, callbacks: Sequence[Callback]) -> None:
         """Apply each by itself.
 
-        A callback that fails is set aside and the rest is tried again together, so that one locked
-        row is waited for once, not once more for each of the others.
+        A callback that fails is set aside. Those before it are applied again and committed, then
+        those behind it are: each row is written twice at most, and what is good is safe early.
+
+        The time-out of one lock is for all: once a row was found locked, the others are hardly
+        waited for. Else a few of them would use up the time of the whole batch.
         """
         remaining = list(callbacks)
-        suspected = 0
         while remaining:
             done: dict[int, Applied] = {}
             failing: Callback | None = None
             try:
+                if self._has_met_lock:
+                    self._transaction.hardly_wait_for_locks()
                 for failing in remaining:
                     done[failing.number] = self._update(failing)
                 failing = remaining[0] if len(remaining) == 1 else None
@@ -102,8 +112,8 @@ class BatchUpdate:
                 error_class = classify(error, self._transaction.dialect)
                 self._transaction.rollback()
                 if error_class is ErrorClass.DATABASE:
-                    suspected += 1
-                    if suspected > MAX_SUSPECTED or not self._is_row_to_blame(error):
+                    self._suspected += 1
+                    if self._suspected > MAX_SUSPECTED or not self._is_row_to_blame(error):
                         raise
                 if failing is None:  # the COMMIT failed, and does not say for whom
                     for callback in remaining:
@@ -112,8 +122,11 @@ class BatchUpdate:
                 refused = error_class is ErrorClass.ROW_FAULT
                 verdict = Verdict.REFUSED if refused else Verdict.FAILED
                 self._transaction.is_suspect |= error_class is ErrorClass.UNKNOWN
+                self._has_met_lock |= error_class is ErrorClass.ROW_LUCK
                 self._results[failing.number] = Applied(verdict, self._describe(error))
-                remaining.remove(failing)
+                place = remaining.index(failing)
+                self._apply_singly(remaining[:place])
+                remaining = remaining[place + 1 :]
             else:
                 self._results.update(done)
                 return
@@ -165,12 +178,17 @@ class BatchUpdate:
         if count == 0 and not has_finished and not transaction.dialect.may_count_none:
             return Applied(Verdict.UNMATCHED)
         # Either the server did not count (SET NOCOUNT ON), or the row may have a later status.
-        rows = transaction.execute(transaction.statements.read, callback.deployment_id).fetchall()
-        if not rows:
+        since = [_moment(callback)] if has_finished else []
+        found = transaction.execute(
+            transaction.statements.read, *since, callback.deployment_id
+        ).fetchall()
+        if not found:
             return Applied(Verdict.UNMATCHED)
-        if any(row[0] == callback.status for row in rows):
+        if any(row[0] == callback.status for row in found):
             return Applied(Verdict.UPDATED)
-        return Applied(Verdict.SUPERSEDED if has_finished else Verdict.FAILED)
+        if has_finished and all(int(row[1]) for row in found):
+            return Applied(Verdict.SUPERSEDED)
+        return Applied(Verdict.FAILED, CAME_BETWEEN)
 
     def _values(self, callback: Callback) -> list[object]:
         values: list[object] = [callback.status]
@@ -178,8 +196,12 @@ class BatchUpdate:
             values.append((callback.payload or b"").decode())
         if self._table.finished is None:
             return [*values, callback.deployment_id]
-        received_at = callback.received_at.replace(tzinfo=None)
-        return [*values, received_at, callback.deployment_id, received_at]
+        return [*values, _moment(callback), callback.deployment_id, _moment(callback)]
+
+
+def _moment(callback: Callback) -> datetime:
+    """Return when it came, in UTC and without saying so, as the column has it."""
+    return callback.received_at.replace(tzinfo=None)
 
 
 def _split(callbacks: Sequence[Callback]) -> Iterator[Sequence[Callback]]:

@@ -25,8 +25,8 @@ class Column:
 
     Attributes:
         type: The name of its type without a size, in small letters, as in ``varchar``.
-        size: How many characters it holds (UTF-16 code units, bytes of a ``varchar``), or None
-            where there is no limit, or none is known.
+        size: How many characters it holds (UTF-16 code units, bytes of a ``varchar``), or of a time
+            the digits of its seconds; None where there is no limit, or none is known.
     """
 
     type: str
@@ -73,7 +73,9 @@ def _describe(
 
 def _column(type_name: str, max_length: int) -> Column:
     """Make a column of ``varchar(64)`` and the bytes that it holds; -1 is ``max``."""
-    name, has_size, _ = type_name.lower().partition("(")
+    name, has_size, size = type_name.lower().rstrip(")").partition("(")
+    if name.startswith("datetime"):
+        return Column(name, int(size) if size.isdigit() else None)
     if not has_size or max_length <= 0:
         return Column(name)
     return Column(name, max_length // _BYTES_PER_WIDE if name in _WIDE_TYPES else max_length)

@@ -10,7 +10,7 @@ import pyodbc
 
 from sam.callback.finding import Finding, Level
 from sam.callback.settings import Settings
-from sam.callback.storage.columns import read_columns
+from sam.callback.storage.columns import Column, read_columns
 from sam.callback.storage.connector import DatabaseConnector
 from sam.callback.storage.dialects import SQL_SERVER
 from sam.callback.storage.errors import (
@@ -32,6 +32,8 @@ CLOSE_SECONDS: Final = 0.25
 _ID_LENGTH: Final = 36
 _FIRST: Final = 1
 _ROUNDING = {"datetime", "smalldatetime"}
+_DIGITS: Final = 6
+"""Of a second, in the times that are written."""
 
 
 async def inspect_database(settings: Settings) -> list[Finding]:
@@ -146,7 +148,7 @@ class _Inspector:
         if name == self._table.key and column.size is not None and column.size < _ID_LENGTH:
             detail = f"{column} is too short for A360's ids, of {_ID_LENGTH} characters."
             return Finding(subject, Level.WRONG, detail, "Make it longer.")
-        if name == self._table.finished and column.type in _ROUNDING:
+        if name == self._table.finished and _rounds(column):
             detail = f"{column} rounds the time, and so may prefer the wrong one of two callbacks."
             return Finding(subject, Level.WARNING, detail, "Make it datetime2.")
         return Finding(subject, Level.OK, str(column))
@@ -201,3 +203,10 @@ def _durability(transaction: Transaction) -> Finding:
             "ALTER DATABASE CURRENT SET DELAYED_DURABILITY = DISABLED",
         )
     return Finding("durability", Level.OK, "A COMMIT is on the server's disk.")
+
+
+def _rounds(column: Column) -> bool:
+    if column.type in _ROUNDING:
+        return True
+    is_time = column.type.startswith("datetime")
+    return is_time and column.size is not None and column.size < _DIGITS

@@ -77,18 +77,19 @@ class Session:
             connection.timeout = math.ceil(lock_timeout * 4)
         self.cursor = connection.cursor()
         self._last_used = time.monotonic()
+        self._lock_timeout = lock_timeout
         try:
-            self._set_up(lock_timeout)
+            self._set_up()
             self.binder = Binder(self._types_to_bind(table))
         except BaseException:
             close(self)
             raise
 
-    def _set_up(self, lock_timeout: float) -> None:
-        lock_timeout_ms = math.ceil(lock_timeout * 1000)
+    def _set_up(self) -> None:
+        statements = [*self.dialect.session_setup, self._lock_timeout_of(self._lock_timeout)]
         try:
-            for statement in self.dialect.session_setup:
-                self.cursor.execute(statement.format(lock_timeout_ms=lock_timeout_ms))
+            if text := "; ".join(filter(None, statements)):
+                self.cursor.execute(text)
             self.connection.commit()
         except pyodbc.Error as error:
             raise as_connection_lost(error) from error
@@ -113,6 +114,22 @@ class Session:
         if not columns:
             _log.warning("column_types_unknown", table=table.name, reason=reason)
         return columns
+
+    def wait_for_locks(self, seconds: float | None = None) -> None:
+        """Set how long to wait for another's lock, in a dialect that can say so.
+
+        Args:
+            seconds: How long; None for what the session was made with.
+
+        Raises:
+            pyodbc.Error: If it failed.
+        """
+        text = self._lock_timeout_of(self._lock_timeout if seconds is None else seconds)
+        # By a cursor of its own: the session's keeps its statement prepared.
+        self.connection.execute(text).close()
+
+    def _lock_timeout_of(self, seconds: float) -> str:
+        return self.dialect.lock_timeout.format(ms=math.ceil(seconds * 1000))
 
     @property
     def closed(self) -> bool:

@@ -65,7 +65,8 @@ class Statements:
         update: Assigns the status, and the other columns that are set, by the key. Where there is a
             time of reception, a later one is not overwritten.
         probe: Needs all that `update` needs, and meets no row.
-        read: Selects the status by the key.
+        read: Selects the status by the key and, where there is a time of reception, whether it is
+            later than one that is given.
     """
 
     def __init__(self, table: Table, dialect: Dialect) -> None:
@@ -83,9 +84,14 @@ class Statements:
         self.probe = Statement(
             f"UPDATE {name} SET {unchanged} WHERE {key} IS NULL AND 1 = 0"  # noqa: S608 - checked, quoted
         )
+        wanted = quote(table.status)
+        wanted_columns: tuple[str, ...] = (table.key,)
+        if table.finished is not None:
+            wanted += f", CASE WHEN {quote(table.finished)} > ? THEN 1 ELSE 0 END"
+            wanted_columns = (table.finished, table.key)
         self.read = Statement(
-            f"SELECT {quote(table.status)} FROM {name} WHERE {key} = ?",  # noqa: S608 - checked, quoted
-            (table.key,),
+            f"SELECT {wanted} FROM {name} WHERE {key} = ?",  # noqa: S608 - checked, quoted
+            wanted_columns,
         )
         self._repeated: dict[int, Statement] = {1: self.update}
 

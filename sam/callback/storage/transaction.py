@@ -1,7 +1,7 @@
 """The work on a connection's thread: what it may use, and what becomes of the connection."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import pyodbc
 
@@ -11,6 +11,9 @@ from sam.callback.storage.errors import ErrorClass, as_connection_lost, classify
 from sam.callback.storage.gate import Gate
 from sam.callback.storage.session import Identity, Session, close
 from sam.callback.storage.statements import Statement, Statements, Table
+
+HARDLY_SECONDS: Final = 0.01
+"""What a lock is waited for, once one of the batch has used up the whole time-out."""
 
 T = TypeVar("T")
 
@@ -22,6 +25,7 @@ class Transaction:
         self._session = session
         self._gate = gate
         self._is_open = False
+        self._hardly_waits = False
         self.is_suspect = False
         """To be set after an error that may be the connection's."""
 
@@ -100,6 +104,16 @@ class Transaction:
         """Note that the counts of several statements cannot be told apart on this connection."""
         self._session.takes_several = False
 
+    def hardly_wait_for_locks(self) -> None:
+        """Wait for no lock for longer than `HARDLY_SECONDS`, until a rollback or the end.
+
+        Raises:
+            pyodbc.Error: If it failed.
+        """
+        if self.dialect.lock_timeout:
+            self._is_open = self._hardly_waits = True
+            self._session.wait_for_locks(HARDLY_SECONDS)
+
     def commit(self) -> None:
         """Commit, unless the time-out came first.
 
@@ -123,6 +137,20 @@ class Transaction:
             except pyodbc.Error as error:
                 raise as_connection_lost(error) from error
             self._is_open = False
+
+    def end(self) -> None:
+        """Undo what is not committed, and leave the session as it was.
+
+        Raises:
+            pyodbc.Error: With SQLSTATE 08S01, if it failed.
+        """
+        self.rollback()
+        if self._hardly_waits:
+            try:
+                self._session.wait_for_locks()
+                self._session.connection.commit()  # PostgreSQL forgets a setting with a rollback
+            except pyodbc.Error as error:
+                raise as_connection_lost(error) from error
 
 
 Work = Callable[[Transaction], T]
@@ -157,7 +185,7 @@ def work_on(
         try:
             result = work(transaction)
         finally:
-            transaction.rollback()
+            transaction.end()
         session.used()
         if transaction.is_suspect:
             close(session)

@@ -16,7 +16,7 @@ from sam.callback.service.api_key import HEADER
 from sam.callback.service.schemas import CallbackAnswer
 
 _KEEP_ALIVE_SECONDS: Final = 2
-"""Below the 5 s after which uvicorn hangs up: a callback must not run into that."""
+"""Well below the service's own 75 s: no callback may run into the end of its connection."""
 
 # OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH, _IP_ADDRESS_MISMATCH and _CERT_HAS_EXPIRED.
 _OTHER_NAME: Final = frozenset({62, 64})

@@ -1,4 +1,4 @@
-"""How much a body may weigh, and how long it may take."""
+"""The body of a request: read whole, no larger and no slower than is allowed."""
 
 import asyncio
 from typing import Final

@@ -1,0 +1,28 @@
+"""A repository in the test's own process, on a database or on what stands in for one."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from itertools import count
+
+from sam.callback.model import Callback
+from sam.callback.settings import Settings
+from sam.callback.storage.connector import DatabaseConnector
+from sam.callback.storage.robots import RobotRepository
+
+_numbers = count(1)
+
+
+@asynccontextmanager
+async def open_repository(settings: Settings) -> AsyncIterator[RobotRepository]:
+    """Open the connections that it needs, and close them."""
+    connector = DatabaseConnector(settings)
+    await connector.open()
+    try:
+        yield RobotRepository(connector, settings)
+    finally:
+        await connector.close()
+
+
+def callback(deployment_id: str, status: str = "DONE") -> Callback:
+    """Make a callback that came after all before it."""
+    return Callback(next(_numbers), deployment_id, status, None)
