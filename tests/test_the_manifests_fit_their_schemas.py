@@ -1,5 +1,6 @@
-"""compose.yaml and docs/kubernetes fit their schemas, and say what the service understands."""
+"""What others start the service by fits their schemas, and says what the service understands."""
 
+import configparser
 import json
 import re
 from collections.abc import Iterator
@@ -193,3 +194,15 @@ def test_what_selects_pods_finds_those_of_the_statefulset() -> None:
         assert manifests()[f"Service/{service}"]["spec"]["selector"] == labels
     job = manifests()["Job/sam-callback-drain-1"]["spec"]["template"]["metadata"]["labels"]
     assert job != labels
+
+
+def test_the_unit_for_systemd_gives_it_time_to_end_and_a_directory_that_stays() -> None:
+    unit = configparser.RawConfigParser(strict=False, interpolation=None)
+    unit.read(ROOT / "docs/systemd/sam-callback.service")
+    service = unit["Service"]
+    assert service["ExecStart"].endswith("/python -m sam.callback")
+    assert service["Restart"] == "always"
+    assert int(service["TimeoutStopSec"]) > END_SECONDS
+    name, _, path = service["Environment"].partition("=")
+    assert name.lower() in Settings.model_fields
+    assert Path(path).parent == Path("/var/lib", service["StateDirectory"])

@@ -14,20 +14,17 @@ import socket
 import statistics
 import tempfile
 import time
-from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Final
 
-import psutil
 import typer
 import uvloop
 
+from tests.benchmarks.server import KEY, Server, running
+from tests.benchmarks.subject import Subject
 from tests.support.callbacks import body
 from tests.support.databases import SqliteDatabase
-from tests.support.prometheus import scrape
-from tests.support.raw import KEY_HEADER, request
-from tests.support.service import KEY, Service
 
 GOOD: Final = 64
 SLOW: Final = 2_000
@@ -38,12 +35,20 @@ RAMP_SECONDS: Final = 12.0
 """Longer than any time limit: what is measured is the state that lasts."""
 
 # What is sent at once when a connection is made; then a byte a second.
+_REQUEST: Final = b"POST /callback HTTP/1.1\r\nHost: x\r\n"
+_KEY: Final = b"X-API-KEY: %b\r\n" % KEY.encode()
+_BODY: Final = b"Content-Length: 1000\r\n\r\n"
 KINDS: Final = {
-    "headers, no key": b"POST /callback HTTP/1.1\r\nX: ",
-    "headers, key": b"POST /callback HTTP/1.1\r\n%bX: " % KEY_HEADER,
-    "body, no key": request(headers=b"", length=1000),
-    "body, key": request(length=1000),
+    "headers, no key": _REQUEST + b"X: ",
+    "headers, key": _REQUEST + _KEY + b"X: ",
+    "body, no key": _REQUEST + _BODY,
+    "body, key": _REQUEST + _KEY + _BODY,
 }
+
+_WHAT_BECAME_OF_THEM: Final = (
+    "sam_callback_refusals_total{",
+    "sam_callback_connections_cut_total{",
+)
 
 SCRIPT: Final = """
 wrk.method = "POST"
@@ -105,7 +110,7 @@ class Slow:
 class Good:
     """Callbacks over 64 connections that are kept alive, by wrk."""
 
-    service: Service
+    server: Server
     script: Path
     refused: int = 0
 
@@ -116,26 +121,25 @@ class Good:
             Callbacks per second, and microseconds of the service's CPU for each. Where the machine
             is busy with other things, what the slow ones take of a core says more than the ratio.
         """
-        process = psutil.Process(self.service.pid)
         wrk = await asyncio.create_subprocess_exec(
             *("wrk", "-t1", f"-c{GOOD}", f"-d{math.ceil(wait + seconds)}s", "--timeout", "30s"),
-            *("-s", str(self.script), f"{self.service.url}/callback"),
+            *("-s", str(self.script), f"http://127.0.0.1:{self.server.port}/callback"),
             stdout=asyncio.subprocess.PIPE,
         )
         await asyncio.sleep(wait)
-        before, started, cpu = self._count(), time.perf_counter(), sum(process.cpu_times()[:2])
+        before, started, cpu = self._count(), time.perf_counter(), self.server.cpu_seconds
         await asyncio.sleep(seconds)
         number = self._count() - before
         rate = number / (time.perf_counter() - started)
-        cost = (sum(process.cpu_times()[:2]) - cpu) / number * 1e6
+        cost = (self.server.cpu_seconds - cpu) / number * 1e6
         output, _ = await wrk.communicate()
         for line in output.decode().splitlines():
             if "Non-2xx" in line or "Socket errors" in line:
                 self.refused += sum(map(int, re.findall(r"\b\d+\b(?!xx)", line.partition(":")[2])))
         return rate, cost
 
-    def _count(self) -> float:
-        return scrape(self.service).value("callbacks_total")
+    def _count(self) -> int:
+        return sum(self.server.outcomes.values())
 
 
 async def compare(good: Good, kind: str, *, rounds: int, seconds: float) -> str:
@@ -147,7 +151,7 @@ async def compare(good: Good, kind: str, *, rounds: int, seconds: float) -> str:
     calm, besieged = [await good.measure(2, seconds)], []
     cut = 0
     for _ in range(rounds):
-        slow = Slow(good.service.port, KINDS[kind])
+        slow = Slow(good.server.port, KINDS[kind])
         task = asyncio.create_task(slow.run())
         besieged.append(await good.measure(RAMP_SECONDS, seconds))
         cut += slow.cut
@@ -181,14 +185,6 @@ def main(
     with tempfile.TemporaryDirectory() as directory:
         database = SqliteDatabase(Path(directory) / "sam.db")
         database.add_robots(["d-1"])
-        service = Service(
-            Path(directory),
-            {
-                "CALLBACK_API_KEY": KEY,
-                "SQL_SAM_CONNECTION_STRING": database.connection_string,
-            },
-            fresh=True,
-        )
         script = Path(directory) / "callback.lua"
         script.write_text(SCRIPT.format(key=KEY, body=body("d-1", "RUN_COMPLETED").decode()))
         typer.echo(
@@ -197,20 +193,15 @@ def main(
             "slow clients         calm besieged   ratio                    calm besieged"
             "    core  refused      cut"
         )
-        try:
+        environment = {"SQL_SAM_CONNECTION_STRING": database.connection_string}
+        with running(Subject.SERVICE, environment, Path(directory)) as server:
             for each in kind or KINDS:
-                good = Good(service, script)
+                good = Good(server, script)
                 line = uvloop.run(compare(good, each, rounds=rounds, seconds=seconds))
                 typer.echo(line)
-        finally:
-            service.stop()
-            warnings = Counter(
-                (line["event"], line.get("reason") or line.get("of"))
-                for line in service.lines
-                if line["level"] in {"warning", "error", "critical"}
-            )
-        for (event, reason), count in sorted(warnings.items(), key=str):
-            typer.echo(f"  {count} lines {event} {reason}")
+            for text in server.get("/metrics").decode().splitlines():
+                if text.startswith(_WHAT_BECAME_OF_THEM) and not text.endswith(" 0.0"):
+                    typer.echo(f"  {text}")
 
 
 if __name__ == "__main__":
