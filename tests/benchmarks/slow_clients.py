@@ -6,15 +6,13 @@ kept alive (by wrk, which must be installed), in turns without and with the slow
 """
 
 import asyncio
-import contextlib
 import math
 import re
 import resource
-import socket
 import statistics
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -22,28 +20,14 @@ import typer
 import uvloop
 
 from tests.benchmarks.server import KEY, Server, running
+from tests.benchmarks.slow_sender import KINDS, NUMBER, sending_slowly
 from tests.benchmarks.subject import Subject
 from tests.support.callbacks import body
 from tests.support.databases import SqliteDatabase
 
 GOOD: Final = 64
-SLOW: Final = 2_000
-TICKS: Final = 20
-"""In how many parts each second's bytes are sent, so that they do not come all at once."""
-
 RAMP_SECONDS: Final = 12.0
 """Longer than any time limit: what is measured is the state that lasts."""
-
-# What is sent at once when a connection is made; then a byte a second.
-_REQUEST: Final = b"POST /callback HTTP/1.1\r\nHost: x\r\n"
-_KEY: Final = b"X-API-KEY: %b\r\n" % KEY.encode()
-_BODY: Final = b"Content-Length: 1000\r\n\r\n"
-KINDS: Final = {
-    "headers, no key": _REQUEST + b"X: ",
-    "headers, key": _REQUEST + _KEY + b"X: ",
-    "body, no key": _REQUEST + _BODY,
-    "body, key": _REQUEST + _KEY + _BODY,
-}
 
 _WHAT_BECAME_OF_THEM: Final = (
     "sam_callback_refusals_total{",
@@ -55,55 +39,6 @@ wrk.method = "POST"
 wrk.headers["X-API-KEY"] = "{key}"
 wrk.body = [[{body}]]
 """
-
-
-@dataclass
-class Slow:
-    """Connections that send their beginning at once and then a byte a second, for ever."""
-
-    port: int
-    beginning: bytes
-    cut: int = 0
-    open: list[socket.socket | None] = field(default_factory=lambda: [None] * SLOW)
-
-    async def run(self) -> None:
-        """Keep all of them at it until cancelled."""
-        part = 0
-        next_tick = time.monotonic()
-        try:
-            while True:
-                for index in range(part, SLOW, TICKS):
-                    self.open[index] = self._poke(self.open[index])
-                part = (part + 1) % TICKS
-                next_tick += 1 / TICKS
-                await asyncio.sleep(max(0.0, next_tick - time.monotonic()))
-        finally:
-            for connection in self.open:
-                if connection is not None:
-                    connection.close()
-
-    def _poke(self, connection: socket.socket | None) -> socket.socket | None:
-        if connection is None:
-            # One that was cut comes again a second later.
-            connection = socket.socket()
-            connection.setblocking(False)  # noqa: FBT003 - the standard library's
-            with contextlib.suppress(BlockingIOError):
-                connection.connect(("127.0.0.1", self.port))
-            with contextlib.suppress(OSError):
-                connection.send(self.beginning)
-            return connection
-        try:
-            with contextlib.suppress(BlockingIOError):
-                if connection.recv(4096) == b"":
-                    raise ConnectionResetError
-            connection.send(b"x")
-        except BlockingIOError:
-            return connection  # not connected yet
-        except OSError:
-            self.cut += 1
-            connection.close()
-            return None
-        return connection
 
 
 @dataclass
@@ -149,14 +84,12 @@ async def compare(good: Good, kind: str, *, rounds: int, seconds: float) -> str:
     than in the next. The ratio is the median of these.
     """
     calm, besieged = [await good.measure(2, seconds)], []
-    cut = 0
+    cut, per_second = 0, []
     for _ in range(rounds):
-        slow = Slow(good.server.port, KINDS[kind])
-        task = asyncio.create_task(slow.run())
-        besieged.append(await good.measure(RAMP_SECONDS, seconds))
+        with sending_slowly(good.server.port, kind) as slow:
+            besieged.append(await good.measure(RAMP_SECONDS, seconds))
         cut += slow.cut
-        task.cancel()
-        await asyncio.wait([task])
+        per_second.append(slow.per_second)
         calm.append(await good.measure(2, seconds))
     ratios = [
         2 * rate / (calm[turn][0] + calm[turn + 1][0]) for turn, (rate, _) in enumerate(besieged)
@@ -170,7 +103,7 @@ async def compare(good: Good, kind: str, *, rounds: int, seconds: float) -> str:
         f"{kind:16}{calm_rate:9.0f}{besieged_rate:9.0f}{statistics.median(ratios):8.2f}"
         f" ({min(ratios):.2f} to {max(ratios):.2f})"
         f"{calm_cost:9.0f}{besieged_cost:9.0f}{taken:8.2f}"
-        f"{good.refused:9}{cut:9}"
+        f"{good.refused:9}{cut:9}{statistics.median(per_second):9.0f}"
     )
 
 
@@ -181,7 +114,7 @@ def main(
 ) -> None:
     """Measure what 2,000 slow connections take from 64 good ones."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (SLOW + GOOD + 100, hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (NUMBER + GOOD + 100, hard))
     with tempfile.TemporaryDirectory() as directory:
         database = SqliteDatabase(Path(directory) / "sam.db")
         database.add_robots(["d-1"])
@@ -189,9 +122,9 @@ def main(
         script.write_text(SCRIPT.format(key=KEY, body=body("d-1", "RUN_COMPLETED").decode()))
         typer.echo(
             "                    callbacks/s                         CPU of each, us"
-            "     of a     good     slow\n"
+            "     of a     good     slow   bytes/s\n"
             "slow clients         calm besieged   ratio                    calm besieged"
-            "    core  refused      cut"
+            "    core  refused      cut  of these"
         )
         environment = {"SQL_SAM_CONNECTION_STRING": database.connection_string}
         with running(Subject.SERVICE, environment, Path(directory)) as server:
