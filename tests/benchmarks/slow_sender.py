@@ -1,8 +1,8 @@
 """Connections that send their beginning at once and then a byte a second, for ever.
 
-``python -m tests.benchmarks.slow_sender PORT KIND`` keeps at it until it is terminated, and tells what
-it did then. It is a process of its own that lets others go first: elsewhere it would be on machines
-of its own, and what is of interest is what it takes from the service.
+``python -m tests.benchmarks.slow_sender PORT KIND`` keeps at it until it is terminated, and tells
+then what it did. It is a process of its own that lets others go first: elsewhere it would be on
+machines of its own, and what is of interest is what it takes from the service.
 """
 
 import asyncio
