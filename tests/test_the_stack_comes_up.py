@@ -65,10 +65,10 @@ def make(project: str) -> Iterator[Make]:
     run("up")
     yield run
     callback = f"{project}-callback-1"
-    environment = json.loads(docker("inspect", "--format={{json .Config.Env}}", callback))
+    theirs = json.loads(docker("inspect", "--format={{json .Config.Env}}", callback))
     logged = docker_fails("logs", callback)
     run("down")
-    variables = dict(variable.split("=", 1) for variable in environment)
+    variables = dict(variable.split("=", 1) for variable in theirs)
     printed.search(variables, [logged.stdout, logged.stderr])
     assert docker("ps", "--all", "--quiet", f"--filter=name={project}") == ""
     assert docker("volume", "ls", "--quiet", f"--filter=name={project}") == ""
