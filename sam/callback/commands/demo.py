@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -32,7 +33,8 @@ def demo() -> None:
     with tempfile.TemporaryDirectory(prefix="sam-callback-demo-") as directory:
         with _service(Path(directory)) as url:
             console.print(
-                f"The service runs on [bold]{url}[/], on an embedded database of its own."
+                f"The service runs on [bold]{url}[/], on an embedded database of its own.",
+                highlight=False,
             )
             _print_table(console, "Before", Path(directory))
             with httpx.Client(base_url=url, headers={"X-API-KEY": embedded.KEY}) as client:
@@ -84,12 +86,16 @@ def _address(process: "subprocess.Popen[str]") -> str:
 def _send(console: Console, client: httpx.Client, deployment_id: str, status: str) -> None:
     callback = {"deploymentId": deployment_id, "status": status, "userId": "14", "botOutput": {}}
     response = client.post("/callback", json=callback)
-    console.print(f"\nPOST /callback {json.dumps(callback)}", highlight=False, markup=False)
-    console.print(f"  {response.status_code} {response.text}", highlight=False, markup=False)
+    # The terminal breaks what is too long, and does not tell whoever copies it.
+    say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
+    say(f"\nPOST /callback {json.dumps(callback)}")
+    say(f"  {response.status_code} {response.text}")
 
 
 def _print_table(console: Console, title: str, directory: Path) -> None:
-    table = Table("name", "deploymentId", "status", title=f"\n{title}", title_justify="left")
+    table = Table(title=f"\n{title}", title_justify="left")
+    for name in ("name", "deploymentId", "status"):
+        table.add_column(name, overflow="fold")
     for row in embedded.robots(directory):
         table.add_row(*row)
     console.print(table)

@@ -47,8 +47,9 @@ def _is_writable(path: Path, max_bytes: int) -> Finding:
             f"{path} cannot be written: {error}.",
             "Let the service's user write it, make room, or set CALLBACK_SPOOL_PATH.",
         )
+    number = "1 entry" if entries == 1 else f"{entries} entries"
     beside = ", a service that runs has it" if _is_owned(path) else ""
-    return Finding(_SUBJECT, Level.OK, f"{path}, {entries} entries{beside}")
+    return Finding(_SUBJECT, Level.OK, f"{path}, {number}{beside}")
 
 
 def _can_be_made(path: Path) -> Finding:
