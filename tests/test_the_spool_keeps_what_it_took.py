@@ -207,6 +207,15 @@ async def test_dead_letters_have_a_share_and_leave_the_rest_to_the_living(
             assert await spool.put([entry(number, payload=bytes(50_000))]) == [True]
 
 
+async def test_what_is_moved_there_keeps_to_the_share(open_spool: OpenSpool) -> None:
+    async with open_spool(max_bytes=MIB) as spool:
+        sizes = {1: 200_000, 2: 100_000, 3: 40_000}
+        await spool.put([entry(number, payload=bytes(size)) for number, size in sizes.items()])
+        moved = [(number, Kind.DEAD_LETTER, "refused") for number in sizes]
+        assert await spool.settle([], moved) == [2]  # the others fit into a quarter of 1 MiB
+        assert spool.totals[Kind.DEAD_LETTER].bytes <= MIB * DEAD_LETTER_SHARE
+
+
 @pytest.mark.parametrize("damage", [b"nonsense" * 1000, b""])
 async def test_a_damaged_file_is_set_aside_and_a_new_one_begun(
     damage: bytes, open_spool: OpenSpool, path: Path

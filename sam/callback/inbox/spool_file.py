@@ -130,10 +130,10 @@ class SpoolFile:
             stored = []
             for entry in entries:
                 if entry.kind in DEAD:
-                    room -= entry.size
-                    if room < 0:
+                    if entry.size > room:
                         stored.append(False)
                         continue
+                    room -= entry.size
                 self._connection.execute(
                     _PUT,
                     (
@@ -174,11 +174,15 @@ class SpoolFile:
             self._connection.executemany(
                 "DELETE FROM entries WHERE number = ?", [(number,) for number in done]
             )
+            room = self._room_for_dead()
             not_moved = []
             for number, kind, reason in moved:
-                if kind in DEAD and self._room_for_dead() < 0:
-                    not_moved.append(number)
-                    continue
+                if kind in DEAD:
+                    size = self._size_of(number)
+                    if size > room:
+                        not_moved.append(number)
+                        continue
+                    room -= size
                 self._connection.execute(
                     "UPDATE entries SET kind = ?, reason = ? WHERE number = ?",
                     (kind, reason, number),
@@ -215,6 +219,12 @@ class SpoolFile:
             for kind, entries, size, oldest in self._connection.execute(_TOTALS)
         }
         return {kind: found.get(kind, Total()) for kind in Kind}
+
+    def _size_of(self, number: int) -> int:
+        """Return the size of an entry; 0 if there is none."""
+        found = self._connection.execute("SELECT size FROM entries WHERE number = ?", (number,))
+        [size] = found.fetchone() or [0]
+        return int(size)
 
     def _room_for_dead(self) -> int:
         totals = self.totals()
