@@ -253,6 +253,29 @@ async def test_a_row_that_is_locked_does_not_hold_up_the_others(
     assert database.statuses() == {"d-1": "DONE", "d-2": "RUNNING", "d-3": "DONE"}
 
 
+@pytest.mark.parametrize("database", ["postgres_database"], indirect=True)
+async def test_what_fails_at_the_commit_holds_up_none_but_itself(
+    open_repository: OpenRepository, database: Database
+) -> None:
+    """A deferred constraint says nothing before, and does not say whose row it is."""
+    database.execute(
+        "CREATE FUNCTION late() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN"
+        " IF NEW.status = ''BAD'' THEN RAISE ''late'' USING ERRCODE = ''23514''; END IF;"
+        " RETURN NEW; END'"
+    )
+    database.execute(
+        "CREATE CONSTRAINT TRIGGER late AFTER UPDATE ON robots DEFERRABLE INITIALLY DEFERRED"
+        " FOR EACH ROW EXECUTE FUNCTION late()"
+    )
+    database.add_robots(["d-2", "d-3"])
+    async with open_repository() as repository:
+        batch = await repository.apply(
+            [callback("d-1"), callback("d-2", "BAD"), callback("d-3")], timeout=5
+        )
+    assert [a.verdict for a in batch.results] == [UPDATED, Verdict.REFUSED, UPDATED]
+    assert database.statuses() == {"d-1": "DONE", "d-2": "RUNNING", "d-3": "DONE"}
+
+
 @pytest.mark.parametrize("database", ROW_LOCKING, indirect=True)  # SQLite quotes no values
 @pytest.mark.parametrize("column", ["payload", None])
 async def test_the_values_of_a_row_are_not_in_the_reason(
