@@ -6,7 +6,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import httpx
@@ -66,9 +67,9 @@ def test_the_exit_status_is_0_however_often_it_is_told(service: Service) -> None
         telling.join()
 
 
-def test_a_callback_whose_body_is_still_coming_is_answered(
-    service: Service, sqlite_database: SqliteDatabase
-) -> None:
+@contextmanager
+def half_a_callback(service: Service) -> Iterator[tuple[socket.socket, bytes]]:
+    """A connection that has sent the beginning of a callback, and the rest of it."""
     content = body("d-1", "LAST")
     head = (
         f"POST /callback HTTP/1.1\r\nHost: x\r\nX-API-KEY: {KEY}\r\n"
@@ -77,9 +78,16 @@ def test_a_callback_whose_body_is_still_coming_is_answered(
     with socket.create_connection(("127.0.0.1", service.port), timeout=10) as connection:
         connection.sendall(head.encode() + content[:5])
         service.post(body())  # by now the first one is being handled too
+        yield connection, content[5:]
+
+
+def test_a_callback_whose_body_is_still_coming_is_answered(
+    service: Service, sqlite_database: SqliteDatabase
+) -> None:
+    with half_a_callback(service) as (connection, rest):
         service.send_signal(signal.SIGTERM)
         service.wait_for_event("Shutting down")
-        connection.sendall(content[5:])
+        connection.sendall(rest)
         assert connection.recv(1000).startswith(b"HTTP/1.1 200 ")
     assert service.stop() == 0
     assert sqlite_database.statuses() == {"d-1": "LAST"}
@@ -92,21 +100,14 @@ def test_a_second_ctrl_c_does_not_become_a_third_when_the_drain_is_over(
     service = start_service(
         SQL_SAM_CONNECTION_STRING=sqlite_database.connection_string, CALLBACK_DRAIN_SECONDS="1"
     )
-    content = body("d-1", "LAST")
-    head = (
-        f"POST /callback HTTP/1.1\r\nHost: x\r\nX-API-KEY: {KEY}\r\n"
-        f"Content-Length: {len(content)}\r\n\r\n"
-    )
-    with socket.create_connection(("127.0.0.1", service.port), timeout=10) as connection:
-        connection.sendall(head.encode() + content[:5])
-        service.post(body())  # by now the first one is being handled too
+    with half_a_callback(service) as (connection, rest):
         told = time.monotonic()
         service.send_signal(signal.SIGINT)
         eventually(lambda: httpx.get(service.url + "/ready").status_code == 503)
         service.send_signal(signal.SIGINT)
         service.wait_for_event("Shutting down")
         eventually(lambda: time.monotonic() > told + 1.5)  # when the drain would have been over
-        connection.sendall(content[5:])
+        connection.sendall(rest)
         assert connection.recv(1000).startswith(b"HTTP/1.1 200 ")
     assert service.stop() == 0
 
