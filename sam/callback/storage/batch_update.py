@@ -92,7 +92,7 @@ class BatchUpdate:
         """Apply each by itself.
 
         A callback that fails is set aside. Those before it are applied again and committed, then
-        those behind it are: a good row is not written once more for each bad one, and is safe early.
+        those behind it are: no good row is written once more for each bad one; it is safe early.
 
         The time-out of one lock is for all: once a row was found locked, the others are hardly
         waited for. Else a few of them would use up the time of the whole batch.
