@@ -75,3 +75,23 @@ def test_the_time_of_a_refusal_is_measured_with_its_controls() -> None:
     )
     assert len(re.findall(r"^ .* median +\d+ ns .*means.* t ", run.stdout, re.MULTILINE)) == 11
     assert run.stdout.count("Control: ") == 2
+
+
+@pytest.mark.server
+def test_what_slow_clients_take_is_measured_beside_a_service_without_them() -> None:
+    run = subprocess.run(
+        [
+            *(sys.executable, "-m", "tests.benchmarks.slow_clients", "--kind", "headers, no key"),
+            *("--turns", "2", "--seconds", "0.3", "--ramp", "0"),
+        ],
+        cwd=CHECKOUT,
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=50,
+    )
+    *_, calm, besieged, _alone, _added, refused, _cut, sent = run.stdout.splitlines()[-1].split()
+    assert float(calm) > 0
+    assert float(besieged) > 0
+    assert float(sent) > 0
+    assert refused == "0"

@@ -1,23 +1,26 @@
 """What 2,000 connections that send a byte a second take from 64 good ones.
 
-``python -m tests.benchmarks.slow_clients`` starts the service with its default limits on a SQLite
-file, and for each kind of slow client measures the callbacks per second of 64 connections that are
-kept alive (by wrk, which must be installed), in turns without and with the slow ones.
+``python -m tests.benchmarks.slow_clients`` starts the service twice, with its default limits and a
+SQLite file each, and besieges one of them. Each has 64 connections that wrk (which must be
+installed) keeps alive. They are at work on one service for a second, then on the other, so that
+both meet the same machine: what that does meanwhile is no doing of the service, nor is what it
+costs to send those bytes. By how much the two differ before the siege is told as well.
 """
 
-import asyncio
-import math
 import re
 import resource
+import signal
 import statistics
+import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
-import uvloop
 
 from tests.benchmarks.server import KEY, Server, running
 from tests.benchmarks.slow_sender import KINDS, NUMBER, sending_slowly
@@ -26,115 +29,196 @@ from tests.support.callbacks import body
 from tests.support.databases import SqliteDatabase
 
 GOOD: Final = 64
-RAMP_SECONDS: Final = 12.0
-"""Longer than any time limit: what is measured is the state that lasts."""
 
-_WHAT_BECAME_OF_THEM: Final = (
-    "sam_callback_refusals_total{",
-    "sam_callback_connections_cut_total{",
+_SETTLE_SECONDS: Final = 0.15
+_WRK_SECONDS: Final = 3600  # it is told to end before
+
+_HEADINGS: Final = (
+    "                        ratio of callbacks/s"
+    "              callbacks/s     of a core     good    slow   bytes/s\n"
+    "slow clients            before           besieged"
+    "       calm besieged   alone  added   refused   cut  of these"
 )
 
-SCRIPT: Final = """
+_SCRIPT: Final = """
 wrk.method = "POST"
 wrk.headers["X-API-KEY"] = "{key}"
 wrk.body = [[{body}]]
 """
 
 
-@dataclass
-class Good:
-    """Callbacks over 64 connections that are kept alive, by wrk."""
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What a service did while it was its turn.
 
-    server: Server
-    script: Path
-    refused: int = 0
+    Attributes:
+        rate: Callbacks per second.
+        cost: Microseconds of its CPU for each.
+        other: How much of a core the other service took, which had no callbacks.
+    """
 
-    async def measure(self, wait: float, seconds: float) -> tuple[float, float]:
-        """Count for a while, some time after they began; note those that were refused.
+    rate: float
+    cost: float
+    other: float
 
-        Returns:
-            Callbacks per second, and microseconds of the service's CPU for each. Where the machine
-            is busy with other things, what the slow ones take of a core says more than the ratio.
-        """
-        wrk = await asyncio.create_subprocess_exec(
-            *("wrk", "-t1", f"-c{GOOD}", f"-d{math.ceil(wait + seconds)}s", "--timeout", "30s"),
-            *("-s", str(self.script), f"http://127.0.0.1:{self.server.port}/callback"),
-            stdout=asyncio.subprocess.PIPE,
+
+class Contender:
+    """A service with 64 connections that are kept alive, and are at work in its turns only.
+
+    Args:
+        server: The service.
+        wrk: What has the connections.
+    """
+
+    def __init__(self, server: Server, wrk: subprocess.Popen[str]) -> None:
+        self.server = server
+        self._wrk = wrk
+
+    def take_turn(self, other: Server, seconds: float) -> Turn:
+        """Have the connections at work for so long."""
+        self._wrk.send_signal(signal.SIGCONT)
+        time.sleep(_SETTLE_SECONDS)
+        started = time.perf_counter()
+        number, cpu, other_cpu = self._number, self.server.cpu_seconds, other.cpu_seconds
+        time.sleep(seconds)
+        lasted = time.perf_counter() - started
+        number = self._number - number
+        cpu, other_cpu = self.server.cpu_seconds - cpu, other.cpu_seconds - other_cpu
+        self._wrk.send_signal(signal.SIGSTOP)
+        time.sleep(_SETTLE_SECONDS)
+        return Turn(number / lasted, cpu / max(number, 1) * 1e6, other_cpu / lasted)
+
+    def refused(self) -> int:
+        """End the connections; return how many callbacks were refused, or had no answer."""
+        self._wrk.send_signal(signal.SIGCONT)
+        time.sleep(_SETTLE_SECONDS)  # a thread that is stopped would not have the signal
+        self._wrk.send_signal(signal.SIGINT)
+        output, _ = self._wrk.communicate(timeout=60)
+        return sum(
+            sum(map(int, re.findall(r"\b\d+\b(?!xx)", line.partition(":")[2])))
+            for line in output.splitlines()
+            if "Non-2xx" in line or "Socket errors" in line
         )
-        await asyncio.sleep(wait)
-        before, started, cpu = self._count(), time.perf_counter(), self.server.cpu_seconds
-        await asyncio.sleep(seconds)
-        number = self._count() - before
-        rate = number / (time.perf_counter() - started)
-        cost = (self.server.cpu_seconds - cpu) / number * 1e6
-        output, _ = await wrk.communicate()
-        for line in output.decode().splitlines():
-            if "Non-2xx" in line or "Socket errors" in line:
-                self.refused += sum(map(int, re.findall(r"\b\d+\b(?!xx)", line.partition(":")[2])))
-        return rate, cost
 
-    def _count(self) -> int:
+    @property
+    def _number(self) -> int:
         return sum(self.server.outcomes.values())
 
 
-async def compare(good: Good, kind: str, *, rounds: int, seconds: float) -> str:
-    """Measure in turns without and with slow connections of a kind; return a line on it.
+@contextmanager
+def contender(directory: Path) -> Iterator[Contender]:
+    """A service on a database of its own, with its connections; both ended in the end."""
+    directory.mkdir()
+    database = SqliteDatabase(directory / "sam.db")
+    database.add_robots(["d-1"])
+    script = directory / "callback.lua"
+    script.write_text(_SCRIPT.format(key=KEY, body=body("d-1", "RUN_COMPLETED").decode()))
+    environment = {"SQL_SAM_CONNECTION_STRING": database.connection_string}
+    with running(Subject.SERVICE, environment, directory) as server:
+        wrk = subprocess.Popen(
+            [
+                *("wrk", "-t1", f"-c{GOOD}", f"-d{_WRK_SECONDS}s", "--timeout", "30s"),
+                *("-s", str(script), f"http://127.0.0.1:{server.port}/callback"),
+            ],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            yield Contender(server, wrk)
+        finally:
+            wrk.kill()
+            wrk.wait()
 
-    Each turn with them is compared to the two beside it: a machine may be faster in one minute
-    than in the next. The ratio is the median of these.
+
+class Comparison:
+    """Turns of two services beside each other.
+
+    Args:
+        calm: One.
+        besieged: The other.
+        seconds: How long each turn is measured.
     """
-    calm, besieged = [await good.measure(2, seconds)], []
-    cut, per_second = 0, []
-    for _ in range(rounds):
-        with sending_slowly(good.server.port, kind) as slow:
-            besieged.append(await good.measure(RAMP_SECONDS, seconds))
-        cut += slow.cut
-        per_second.append(slow.per_second)
-        calm.append(await good.measure(2, seconds))
-    ratios = [
-        2 * rate / (calm[turn][0] + calm[turn + 1][0]) for turn, (rate, _) in enumerate(besieged)
-    ]
-    (calm_rate, calm_cost), (besieged_rate, besieged_cost) = (
-        [statistics.median(values) for values in zip(*each, strict=True)]
-        for each in (calm, besieged)
-    )
-    taken = (besieged_cost - calm_cost) * besieged_rate / 1e6
+
+    def __init__(self, calm: Contender, besieged: Contender, seconds: float) -> None:
+        self._pair = (calm, besieged)
+        self._seconds = seconds
+        self.calm: list[Turn] = []
+        self.besieged: list[Turn] = []
+
+    def take(self, turns: int) -> "Comparison":
+        """Give both so many turns, the other way round each time."""
+        calm, besieged = self._pair
+        for index in range(turns):
+            if index % 2:
+                self.calm.append(calm.take_turn(besieged.server, self._seconds))
+            self.besieged.append(besieged.take_turn(calm.server, self._seconds))
+            if not index % 2:
+                self.calm.append(calm.take_turn(besieged.server, self._seconds))
+        return self
+
+    @property
+    def ratio(self) -> str:
+        """The median of the ratios of neighbouring turns, and what half of them lie between."""
+        pairs = zip(self.calm, self.besieged, strict=True)
+        low, middle, high = statistics.quantiles(
+            (besieged.rate / calm.rate for calm, besieged in pairs), n=4
+        )
+        return f"{middle:.2f} ({low:.2f} to {high:.2f})"
+
+    @property
+    def figures(self) -> str:
+        """The rates, and what the slow ones take of a core: alone, and while there are callbacks.
+
+        Where the machine is busy with other things, this says more than the ratio.
+        """
+        calm, besieged = [
+            statistics.median(turn.rate for turn in turns) for turns in (self.calm, self.besieged)
+        ]
+        costs = [
+            statistics.median(turn.cost for turn in turns) for turns in (self.calm, self.besieged)
+        ]
+        alone = statistics.fmean(turn.other for turn in self.calm)
+        added = (costs[1] - costs[0]) * besieged / 1e6
+        return f"{calm:9.0f}{besieged:9.0f}{alone:8.2f}{added:7.2f}"
+
+
+def besiege(kind: str, *, turns: int, seconds: float, ramp: float) -> str:
+    """Besiege one of two services with slow connections of a kind; return a line on it."""
+    with ExitStack() as stack:
+        root = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        calm, besieged = [
+            stack.enter_context(contender(root / name)) for name in ("calm", "besieged")
+        ]
+        Comparison(calm, besieged, seconds).take(2)
+        before = Comparison(calm, besieged, seconds).take(max(2, turns // 2))
+        during = Comparison(calm, besieged, seconds)
+        with sending_slowly(besieged.server.port, kind) as slow:
+            ready = time.monotonic() + ramp
+            while time.monotonic() < ready:
+                # The good ones too: who has been idle for long may be cut to make room.
+                Comparison(calm, besieged, seconds).take(1)
+            during.take(turns)
+        refused = calm.refused() + besieged.refused()
     return (
-        f"{kind:16}{calm_rate:9.0f}{besieged_rate:9.0f}{statistics.median(ratios):8.2f}"
-        f" ({min(ratios):.2f} to {max(ratios):.2f})"
-        f"{calm_cost:9.0f}{besieged_cost:9.0f}{taken:8.2f}"
-        f"{good.refused:9}{cut:9}{statistics.median(per_second):9.0f}"
+        f"{kind:16}{before.ratio:>19}{during.ratio:>20}{during.figures}"
+        f"{refused:10}{slow.cut:6}{slow.per_second:10.0f}"
     )
 
 
 def main(
-    rounds: Annotated[int, typer.Option(help="How many turns for each kind.", min=1)] = 3,
-    seconds: Annotated[float, typer.Option(help="How long each turn is measured.")] = 10,
+    turns: Annotated[int, typer.Option(help="How many for each service and kind.", min=2)] = 40,
+    seconds: Annotated[float, typer.Option(help="How long each is measured.", max=2)] = 1,
+    ramp: Annotated[
+        float, typer.Option(help="Seconds of siege before; by default more than any time limit.")
+    ] = 13,
     kind: Annotated[list[str] | None, typer.Option(help="Of these kinds only.")] = None,
 ) -> None:
     """Measure what 2,000 slow connections take from 64 good ones."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (NUMBER + GOOD + 100, hard))
-    with tempfile.TemporaryDirectory() as directory:
-        database = SqliteDatabase(Path(directory) / "sam.db")
-        database.add_robots(["d-1"])
-        script = Path(directory) / "callback.lua"
-        script.write_text(SCRIPT.format(key=KEY, body=body("d-1", "RUN_COMPLETED").decode()))
-        typer.echo(
-            "                    callbacks/s                         CPU of each, us"
-            "     of a     good     slow   bytes/s\n"
-            "slow clients         calm besieged   ratio                    calm besieged"
-            "    core  refused      cut  of these"
-        )
-        environment = {"SQL_SAM_CONNECTION_STRING": database.connection_string}
-        with running(Subject.SERVICE, environment, Path(directory)) as server:
-            for each in kind or KINDS:
-                good = Good(server, script)
-                line = uvloop.run(compare(good, each, rounds=rounds, seconds=seconds))
-                typer.echo(line)
-            for text in server.get("/metrics").decode().splitlines():
-                if text.startswith(_WHAT_BECAME_OF_THEM) and not text.endswith(" 0.0"):
-                    typer.echo(f"  {text}")
+    typer.echo(_HEADINGS)
+    for each in kind or KINDS:
+        typer.echo(besiege(each, turns=turns, seconds=seconds, ramp=ramp))
 
 
 if __name__ == "__main__":
