@@ -4,7 +4,8 @@
 SQLite file each, and besieges one of them. Each has 64 connections that wrk (which must be
 installed) keeps alive. They are at work on one service for a second, then on the other, so that
 both meet the same machine: what that does meanwhile is no doing of the service, nor is what it
-costs to send those bytes. By how much the two differ before the siege is told as well.
+costs to send those bytes. By how much the two differ before the siege is told as well, and how long
+a callback takes that comes over a new connection.
 """
 
 import re
@@ -22,6 +23,7 @@ from typing import Annotated, Final
 
 import typer
 
+from tests.benchmarks.newcomers import coming
 from tests.benchmarks.server import KEY, Server, running
 from tests.benchmarks.slow_sender import KINDS, NUMBER, sending_slowly
 from tests.benchmarks.subject import Subject
@@ -35,9 +37,9 @@ _WRK_SECONDS: Final = 3600  # it is told to end before
 
 _HEADINGS: Final = (
     "                        ratio of callbacks/s"
-    "              callbacks/s     of a core     good    slow   bytes/s\n"
+    "              callbacks/s     of a core   seconds of new      good    slow   bytes/s\n"
     "slow clients            before           besieged"
-    "       calm besieged   alone  added   refused   cut  of these"
+    "       calm besieged   alone  added    ones (longest)  refused    cut  of these"
 )
 
 _SCRIPT: Final = """
@@ -192,16 +194,18 @@ def besiege(kind: str, *, turns: int, seconds: float, ramp: float) -> str:
         Comparison(calm, besieged, seconds).take(2)
         before = Comparison(calm, besieged, seconds).take(max(2, turns // 2))
         during = Comparison(calm, besieged, seconds)
-        with sending_slowly(besieged.server.port, kind) as slow:
+        port = besieged.server.port
+        with sending_slowly(port, kind) as slow:
             ready = time.monotonic() + ramp
             while time.monotonic() < ready:
                 # The good ones too: who has been idle for long may be cut to make room.
                 Comparison(calm, besieged, seconds).take(1)
-            during.take(turns)
-        refused = calm.refused() + besieged.refused()
+            with coming(port, body("d-1", "RUN_COMPLETED")) as newcomers:
+                during.take(turns)
+        refused = calm.refused() + besieged.refused() + newcomers.failed
     return (
         f"{kind:16}{before.ratio:>19}{during.ratio:>20}{during.figures}"
-        f"{refused:10}{slow.cut:6}{slow.per_second:10.0f}"
+        f"{newcomers.summary:>18}{refused:9}{slow.cut:7}{slow.per_second:10.0f}"
     )
 
 
