@@ -82,7 +82,7 @@ def test_what_slow_clients_take_is_measured_beside_a_service_without_them() -> N
     run = subprocess.run(
         [
             *(sys.executable, "-m", "tests.benchmarks.slow_clients", "--kind", "headers, no key"),
-            *("--turns", "2", "--seconds", "0.3", "--ramp", "0"),
+            *("--turns", "2", "--seconds", "0.5", "--ramp", "0"),
         ],
         cwd=CHECKOUT,
         check=True,

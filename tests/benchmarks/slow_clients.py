@@ -91,11 +91,19 @@ class Contender:
         return Turn(number / lasted, cpu / max(number, 1) * 1e6, other_cpu / lasted)
 
     def refused(self) -> int:
-        """End the connections; return how many callbacks were refused, or had no answer."""
+        """End the connections; return how many callbacks were refused, or had no answer.
+
+        Raises:
+            RuntimeError: If wrk does not tell: it has ended before.
+        """
         self._wrk.send_signal(signal.SIGCONT)
         time.sleep(_SETTLE_SECONDS)  # a thread that is stopped would not have the signal
         self._wrk.send_signal(signal.SIGINT)
         output, _ = self._wrk.communicate(timeout=60)
+        if "requests in" not in output:
+            raise RuntimeError(
+                f"wrk ended with {self._wrk.returncode}, and tells nothing: {output}"
+            )
         return sum(
             sum(map(int, re.findall(r"\b\d+\b(?!xx)", line.partition(":")[2])))
             for line in output.splitlines()
@@ -117,19 +125,15 @@ def contender(directory: Path) -> Iterator[Contender]:
     script.write_text(_SCRIPT.format(key=KEY, body=body("d-1", "RUN_COMPLETED").decode()))
     environment = {"SQL_SAM_CONNECTION_STRING": database.connection_string}
     with running(Subject.SERVICE, environment, directory) as server:
-        wrk = subprocess.Popen(
-            [
-                *("wrk", "-t1", f"-c{GOOD}", f"-d{_WRK_SECONDS}s", "--timeout", "30s"),
-                *("-s", str(script), f"http://127.0.0.1:{server.port}/callback"),
-            ],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        try:
-            yield Contender(server, wrk)
-        finally:
-            wrk.kill()
-            wrk.wait()
+        command = [
+            *("wrk", "-t1", f"-c{GOOD}", f"-d{_WRK_SECONDS}s", "--timeout", "30s"),
+            *("-s", str(script), f"http://127.0.0.1:{server.port}/callback"),
+        ]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as wrk:
+            try:
+                yield Contender(server, wrk)
+            finally:
+                wrk.kill()
 
 
 class Comparison:
@@ -150,12 +154,11 @@ class Comparison:
     def take(self, turns: int) -> "Comparison":
         """Give both so many turns, the other way round each time."""
         calm, besieged = self._pair
-        for index in range(turns):
-            if index % 2:
-                self.calm.append(calm.take_turn(besieged.server, self._seconds))
-            self.besieged.append(besieged.take_turn(calm.server, self._seconds))
-            if not index % 2:
-                self.calm.append(calm.take_turn(besieged.server, self._seconds))
+        order = [(calm, besieged, self.calm), (besieged, calm, self.besieged)]
+        for _ in range(turns):
+            order.reverse()
+            for each, other, taken in order:
+                taken.append(each.take_turn(other.server, self._seconds))
         return self
 
     @property
@@ -173,14 +176,15 @@ class Comparison:
 
         Where the machine is busy with other things, this says more than the ratio.
         """
-        calm, besieged = [
-            statistics.median(turn.rate for turn in turns) for turns in (self.calm, self.besieged)
-        ]
-        costs = [
-            statistics.median(turn.cost for turn in turns) for turns in (self.calm, self.besieged)
+        (calm, calm_cost), (besieged, besieged_cost) = [
+            (
+                statistics.median(turn.rate for turn in turns),
+                statistics.median(turn.cost for turn in turns),
+            )
+            for turns in (self.calm, self.besieged)
         ]
         alone = statistics.fmean(turn.other for turn in self.calm)
-        added = (costs[1] - costs[0]) * besieged / 1e6
+        added = (besieged_cost - calm_cost) * besieged / 1e6
         return f"{calm:9.0f}{besieged:9.0f}{alone:8.2f}{added:7.2f}"
 
 
