@@ -11,6 +11,7 @@ import pytest
 from sam.callback.settings import Settings
 from sam.callback.storage.robots import RobotRepository
 from sam.callback.storage.verdicts import AppliedBatch, Verdict
+from tests.support import repositories
 from tests.support.databases import Database
 from tests.support.repositories import callback, open_repository
 from tests.support.tds import Answer, Count, Error, Rows, Statement, TdsServer
@@ -28,7 +29,7 @@ async def to_stand_in(to_sql_server: dict[str, Any]) -> AsyncIterator[RobotRepos
 
 async def apply(repository: RobotRepository, *deployments: str, status: str = "") -> AppliedBatch:
     callbacks = [callback(each, status or "DONE") for each in deployments]
-    return await repository.apply(callbacks, timeout=20)
+    return await repositories.apply(repository, callbacks, timeout=20)
 
 
 def verdicts(batch: AppliedBatch) -> list[Verdict]:
@@ -114,7 +115,7 @@ async def test_real_rows_get_what_is_theirs(
     database.add_robots(there)
     async with open_repository(settings_for(database)) as repository:
         callbacks = [callback(each, f"DONE {each}") for each in DEPLOYMENTS[:size]]
-        batch = await repository.apply(callbacks, timeout=20)
+        batch = await repositories.apply(repository, callbacks, timeout=20)
     statuses = {each: f"DONE {each}" for each in ["d-1", *there]}
     assert database.statuses() == statuses
     assert verdicts(batch) == [

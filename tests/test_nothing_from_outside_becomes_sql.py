@@ -193,7 +193,7 @@ async def test_an_odd_name_is_a_name(
             sql_sam_status_column=status,
         )
         async with repositories.open_repository(settings) as repository:
-            batch = await repository.apply([repositories.callback("d-1")], timeout=10)
+            batch = await repositories.apply(repository, [repositories.callback("d-1")], timeout=10)
         assert [applied.verdict for applied in batch.results] == [Verdict.UPDATED], name
         assert sorted(database.execute(read)) == [("d-1", "DONE"), ("d-2", "RUNNING")]
     assert database.statuses() == {"d-1": "RUNNING"}

@@ -23,6 +23,7 @@ from sam.callback.storage.errors import (
 )
 from sam.callback.storage.robots import RobotRepository
 from sam.callback.storage.verdicts import AppliedBatch, Verdict
+from tests.support import repositories
 from tests.support.proxy import proxy_to
 from tests.support.repositories import callback, open_repository
 from tests.support.tds import Answer, Count, Error, Rows, Statement, TdsServer
@@ -41,7 +42,9 @@ async def repository(to_sql_server: dict[str, Any]) -> AsyncIterator[RobotReposi
 
 
 async def apply(repository: RobotRepository, *deployments: str) -> AppliedBatch:
-    return await repository.apply([callback(each) for each in deployments], timeout=20)
+    return await repositories.apply(
+        repository, [callback(each) for each in deployments], timeout=20
+    )
 
 
 async def verdict(repository: RobotRepository) -> Verdict:

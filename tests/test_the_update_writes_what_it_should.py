@@ -40,7 +40,7 @@ def open_repository(database: Database, settings_for: Callable[..., Settings]) -
 
 
 async def verdicts(repository: RobotRepository, *callbacks: Callback) -> list[Verdict]:
-    batch = await repository.apply(callbacks, timeout=5)
+    batch = await repositories.apply(repository, callbacks, timeout=5)
     assert batch.error is None
     return [applied.verdict for applied in batch.results]
 
@@ -63,7 +63,7 @@ async def test_a_row_that_is_refused_does_not_hold_up_the_others(
     database.add_robots(names)
     batch = [callback(name, "x" * 65 if name == "d-50" else "DONE") for name in names]
     async with open_repository() as repository:
-        applied_batch = await repository.apply(batch, timeout=10)
+        applied_batch = await repositories.apply(repository, batch, timeout=10)
     for name, applied in zip(names, applied_batch.results, strict=True):
         assert applied.verdict is (Verdict.REFUSED if name == "d-50" else UPDATED)
     statuses = database.statuses()
@@ -75,7 +75,7 @@ async def test_why_a_row_was_refused_is_told_in_the_databases_words(
     open_repository: OpenRepository,
 ) -> None:
     async with open_repository() as repository:
-        batch = await repository.apply([callback(status="x" * 65)], timeout=5)
+        batch = await repositories.apply(repository, [callback(status="x" * 65)], timeout=5)
     [applied] = batch.results
     assert "length" in applied.reason or "too long" in applied.reason
 
@@ -157,7 +157,7 @@ async def test_a_missing_table_or_column_is_the_databases_fault(
     async with open_repository(**override) as repository:
         with pytest.raises(DatabaseUnavailableError, match=r"Check .*SQL_SAM_"):
             await repository.probe(timeout=5)
-        batch = await repository.apply([callback()], timeout=5)
+        batch = await repositories.apply(repository, [callback()], timeout=5)
     assert "Check " in str(batch.error)
     assert [applied.verdict for applied in batch.results] == [Verdict.UNKNOWN]
 
@@ -201,7 +201,7 @@ async def test_what_keeps_the_update_from_its_row_is_not_taken_for_a_later_statu
             "CREATE TRIGGER keep BEFORE UPDATE ON robots FOR EACH ROW EXECUTE FUNCTION keep()"
         )
     async with open_repository(sql_sam_finished_column="finished") as repository:
-        batch = await repository.apply([callback()], timeout=5)
+        batch = await repositories.apply(repository, [callback()], timeout=5)
     [applied] = batch.results
     assert applied.verdict is Verdict.FAILED
     assert "just after the UPDATE" in applied.reason
@@ -224,7 +224,9 @@ async def test_many_locked_rows_take_hardly_more_time_than_one(
             repository = RobotRepository(
                 connector, settings_for(database, callback_db_timeout=2, sql_sam_pool_max=1)
             )
-            batch = await repository.apply([callback(name) for name in names], timeout=2)
+            batch = await repositories.apply(
+                repository, [callback(name) for name in names], timeout=2
+            )
         assert batch.error is None
         for name, applied in zip(names, batch.results, strict=True):
             assert applied.verdict is (Verdict.FAILED if name in locked else UPDATED)
@@ -246,8 +248,8 @@ async def test_a_row_that_is_locked_does_not_hold_up_the_others(
     with closing(pyodbc.connect(database.connection_string)) as other:
         other.execute("UPDATE robots SET status = status WHERE \"deploymentId\" = 'd-2'")
         async with open_repository(callback_db_timeout=0.4) as repository:
-            batch = await repository.apply(
-                [callback("d-1"), callback("d-2"), callback("d-3")], timeout=5
+            batch = await repositories.apply(
+                repository, [callback("d-1"), callback("d-2"), callback("d-3")], timeout=5
             )
     assert [a.verdict for a in batch.results] == [UPDATED, Verdict.FAILED, UPDATED]
     assert database.statuses() == {"d-1": "DONE", "d-2": "RUNNING", "d-3": "DONE"}
@@ -269,8 +271,8 @@ async def test_what_fails_at_the_commit_holds_up_none_but_itself(
     )
     database.add_robots(["d-2", "d-3"])
     async with open_repository() as repository:
-        batch = await repository.apply(
-            [callback("d-1"), callback("d-2", "BAD"), callback("d-3")], timeout=5
+        batch = await repositories.apply(
+            repository, [callback("d-1"), callback("d-2", "BAD"), callback("d-3")], timeout=5
         )
     assert [a.verdict for a in batch.results] == [UPDATED, Verdict.REFUSED, UPDATED]
     assert database.statuses() == {"d-1": "DONE", "d-2": "RUNNING", "d-3": "DONE"}
@@ -284,8 +286,8 @@ async def test_the_values_of_a_row_are_not_in_the_reason(
     database.execute("ALTER TABLE robots ADD CHECK (status <> 'BAD')")
     database.execute("UPDATE robots SET payload = 'ES79'")
     async with open_repository(sql_sam_payload_column=column) as repository:
-        batch = await repository.apply(
-            [callback(status="BAD", payload=b'{"iban": "ES79"}')], timeout=5
+        batch = await repositories.apply(
+            repository, [callback(status="BAD", payload=b'{"iban": "ES79"}')], timeout=5
         )
     [applied] = batch.results
     assert applied.verdict is Verdict.REFUSED

@@ -34,12 +34,19 @@ class Callback:
         status: A360's ``status``, 1 to 64 characters, stripped; any value, as new ones appear
             without notice.
         payload: The body as A360 sent it, where a payload column wants it; else None.
+        key: What identifies the deployment: the same for all ids that the database takes for the
+            same (`storage.key_rule`); the id itself unless given.
     """
 
     number: int
     deployment_id: str
     status: str
     payload: bytes | None
+    key: str = ""
+
+    def __post_init__(self) -> None:  # noqa: D105 - as dataclasses name it
+        if not self.key:
+            object.__setattr__(self, "key", self.deployment_id)
 
     @property
     def received_at(self) -> datetime:

@@ -1,13 +1,15 @@
 """A repository in the test's own process, on a database or on what stands in for one."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from itertools import count
 
 from sam.callback.model import Callback
 from sam.callback.settings import Settings
 from sam.callback.storage.connector import DatabaseConnector
+from sam.callback.storage.errors import KeyRuleChangedError
 from sam.callback.storage.robots import RobotRepository
+from sam.callback.storage.verdicts import AppliedBatch
 
 _numbers = count(1)
 
@@ -26,3 +28,14 @@ async def open_repository(settings: Settings) -> AsyncIterator[RobotRepository]:
 def callback(deployment_id: str, status: str = "DONE") -> Callback:
     """Make a callback that came after all before it."""
     return Callback(next(_numbers), deployment_id, status, None)
+
+
+async def apply(
+    repository: RobotRepository, callbacks: Sequence[Callback], *, timeout: float
+) -> AppliedBatch:
+    """Apply callbacks of different deployments, by whatever rule these are told apart."""
+    while True:
+        try:
+            return await repository.apply(callbacks, timeout=timeout, key_rule=repository.key_rule)
+        except KeyRuleChangedError:
+            continue

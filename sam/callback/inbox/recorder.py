@@ -238,7 +238,11 @@ class Recorder:
         """Apply to the database; resolve what is done; return what is for the spool."""
         begun = now()
         timeout = max(0.0, min(group.deadline for group in groups) - begun)
-        batch = await self._repository.apply([group.callback for group in groups], timeout=timeout)
+        batch = await self._repository.apply(
+            [group.callback for group in groups],
+            timeout=timeout,
+            key_rule=self._repository.key_rule,
+        )
         self.learn(batch, now() - begun, timeout, Source.CALLBACK)
         seconds = now() - started
         updated = Recorded(Outcome.UPDATED, "", seconds, batch_size)

@@ -202,7 +202,9 @@ class Replayer:
                 entries = [pair for pair in entries if pair[0].number not in passed_by]
             begun = time.monotonic()
             batch = await self._repository.apply(
-                [_callback(entry) for entry, _ in entries], timeout=self._time_limit
+                [_callback(entry) for entry, _ in entries],
+                timeout=self._time_limit,
+                key_rule=self._repository.key_rule,
             )
             seconds = time.monotonic() - begun
             self._recorder.learn(batch, seconds, self._time_limit, Source.REPLAY)

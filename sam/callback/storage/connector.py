@@ -9,6 +9,7 @@ pyodbc, since no public call runs a function of ours on a connection's thread. A
 import asyncio
 import contextlib
 import math
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -24,6 +25,7 @@ from sam.callback.storage.errors import (
     ConnectionLostError,
     DatabaseTimeoutError,
     DatabaseUnavailableError,
+    KeyRuleChangedError,
     LoginRefusedError,
     PoolExhaustedError,
     advice_on,
@@ -32,6 +34,7 @@ from sam.callback.storage.errors import (
     is_login_refused,
 )
 from sam.callback.storage.gate import Gate
+from sam.callback.storage.key_rule import EXACT, KeyRule
 from sam.callback.storage.session import Identity, Session, close
 from sam.callback.storage.statements import Table
 from sam.callback.storage.transaction import Work, work_on
@@ -76,12 +79,23 @@ class DatabaseConnector:
         driver: The ODBC driver.
         caveat: What of the settings the driver does not do; '' if it does all.
         size: The most connections in use at a time.
+        key_rule: Which deployment ids the database takes for the same, by the newest connection.
+
+    Args:
+        settings: Of the database.
+        on_connect_failed: Is told why a connection could not be made, where no call of `run` is.
 
     Raises:
         DriverNotFoundError: If the ODBC driver does not exist.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        on_connect_failed: Callable[[DatabaseUnavailableError], object] = lambda _: None,
+    ) -> None:
+        self._on_connect_failed = on_connect_failed
+        self.key_rule = EXACT
         self._connection_string = connection_string(settings)
         self.driver = self._connection_string.driver
         self.caveat = self._connection_string.caveat
@@ -127,7 +141,7 @@ class DatabaseConnector:
                 await pool.wait_closed()
         self._threads.shutdown()
 
-    async def run(self, work: Work[T], *, timeout: float) -> T:
+    async def run(self, work: Work[T], *, timeout: float, key_rule: KeyRule | None = None) -> T:
         """Run `work` on a connection's thread, in one hop.
 
         A connection that turns out to be dead, as all are after the server has restarted, is
@@ -136,12 +150,16 @@ class DatabaseConnector:
         Args:
             work: Executes and commits; what it has not committed is rolled back.
             timeout: Seconds for all of it: waiting for a connection, connecting, working.
+            key_rule: What `self.key_rule` has to be when the work begins, if that matters to it.
 
         Raises:
+            KeyRuleChangedError: If it is not; the work has not begun.
             DatabaseTimeoutError: If time ran out. No COMMIT begins after that; how one that was
                 under way ended is not known.
             DatabaseUnavailableError: If there is no connection, or the work let out an ODBC error.
         """
+        if key_rule not in {None, self.key_rule}:
+            raise KeyRuleChangedError
         return await self._run(work, asyncio.get_running_loop().time() + timeout)
 
     def stats(self) -> PoolStats:

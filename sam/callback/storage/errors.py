@@ -38,6 +38,18 @@ class PoolExhaustedError(DatabaseTimeoutError):
     """No connection became free in time."""
 
 
+class StillConnectingError(DatabaseTimeoutError):
+    """A connection was still being made when time ran out.
+
+    It goes on being made, and serves whoever comes later: this says nothing of the database. If it
+    fails, that is reported by itself.
+    """
+
+
+class KeyRuleChangedError(Exception):
+    """The caller's key rule is not the database's. Nothing was written, and nothing has failed."""
+
+
 class ErrorClass(StrEnum):
     """Whose fault an error is, and so what becomes of the callback."""
 

@@ -7,6 +7,7 @@ from sam.callback.settings import Settings
 from sam.callback.storage.batch_update import BatchUpdate
 from sam.callback.storage.connector import DatabaseConnector
 from sam.callback.storage.errors import DatabaseUnavailableError
+from sam.callback.storage.key_rule import KeyRule
 from sam.callback.storage.statements import Table
 from sam.callback.storage.transaction import Transaction
 from sam.callback.storage.verdicts import Applied, AppliedBatch, Verdict
@@ -23,12 +24,24 @@ class RobotRepository:
         self._connector = connector
         self._table = Table.of(settings)
 
-    async def apply(self, callbacks: Sequence[Callback], *, timeout: float) -> AppliedBatch:
+    @property
+    def key_rule(self) -> KeyRule:
+        """Which ids the database takes for the same; `EXACT` until the first connection."""
+        return self._connector.key_rule
+
+    async def apply(
+        self, callbacks: Sequence[Callback], *, timeout: float, key_rule: KeyRule
+    ) -> AppliedBatch:
         """Write the status of each callback; one COMMIT for all where all succeed.
 
         Args:
-            callbacks: No two of the same deployment.
+            callbacks: No two with the same key.
             timeout: Seconds for all of it.
+            key_rule: The rule that their keys are of.
+
+        Raises:
+            KeyRuleChangedError: If the database's is another, which `key_rule` now tells. Nothing
+                was written: compute the keys anew, and try again.
         """
         results: dict[int, Applied] = {}
 
@@ -37,7 +50,7 @@ class RobotRepository:
 
         error = None
         try:
-            await self._connector.run(work, timeout=timeout)
+            await self._connector.run(work, timeout=timeout, key_rule=key_rule)
         except DatabaseUnavailableError as unavailable:
             error = unavailable
         unknown = Applied(Verdict.UNKNOWN, str(error))
