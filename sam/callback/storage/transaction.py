@@ -192,6 +192,8 @@ def work_on(
     except BaseException as error:
         if session is None or not _leaves_fit(error, session.dialect):
             close(session or opened)
+        elif session is not opened:  # the connection's next user makes a session anew
+            session.cursor.close()
         raise
     return session, result
 
