@@ -6,10 +6,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
+import hypothesis
 import pytest
 
 from sam.callback.settings import Settings
 from tests.support import printed
+from tests.support.conditions import LIMIT_SECONDS
 from tests.support.databases import (
     SAM_TEST_SQLSERVER,
     Database,
@@ -18,12 +21,20 @@ from tests.support.databases import (
     SqliteDatabase,
     SqlServerDatabase,
 )
-from tests.support.service import KEY, Service
+from tests.support.service import KEY, PATIENT_SETTINGS, Service
 from tests.support.tds import TdsServer, settings_for_sql_server, tds_server
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # As where a script runs the tests in the background; what they start would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# No clock decides a test: hypothesis' limit is 200 ms for an example, httpx' 5 s for an answer.
+hypothesis.settings.register_profile(
+    "patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("patient")
+for _limit in ("connect", "read", "write", "pool"):
+    setattr(httpx._config.DEFAULT_TIMEOUT_CONFIG, _limit, LIMIT_SECONDS)  # noqa: SLF001 - no public way
 
 _NEED_A_SERVER = {
     "database",
@@ -116,6 +127,7 @@ def settings_for() -> Callable[..., Settings]:
         values: dict[str, object] = {
             "callback_api_key": KEY,
             "sql_sam_connection_string": database.connection_string,
+            **PATIENT_SETTINGS,
             **overrides,
         }
         return Settings(_env_file=None, **values)  # type: ignore[arg-type]  # checked as it is built

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import httpx
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from sam.callback.service.schemas import CallbackPayload
 from tests.support.callbacks import body
+from tests.support.conditions import LIMIT_SECONDS
 from tests.support.databases import SqliteDatabase
 from tests.support.service import KEY, Service
 
@@ -65,21 +65,12 @@ def test_it_is_logged_once_with_what_is_wrong(service: Service) -> None:
     assert not any("of the bot" in text for text in service.output)
 
 
-@pytest.fixture
-def service_with_small_limits(
-    start_service: Callable[..., Service], sqlite_database: SqliteDatabase
-) -> Service:
-    return start_service(
-        SQL_SAM_CONNECTION_STRING=sqlite_database.connection_string,
-        CALLBACK_MAX_BODY_BYTES="2000",
-        CALLBACK_BODY_TIMEOUT="0.5",
-    )
-
-
 def test_a_body_over_the_limit_is_413(
-    service_with_small_limits: Service, sqlite_database: SqliteDatabase
+    start_service: Callable[..., Service], sqlite_database: SqliteDatabase
 ) -> None:
-    service = service_with_small_limits
+    service = start_service(
+        SQL_SAM_CONNECTION_STRING=sqlite_database.connection_string, CALLBACK_MAX_BODY_BYTES="2000"
+    )
     at_the_limit = body("d-1").ljust(2000)
 
     def in_chunks(content: bytes) -> httpx.Response:
@@ -99,11 +90,13 @@ def test_a_body_over_the_limit_is_413(
 
 
 def test_a_body_that_comes_too_slowly_is_408(
-    service_with_small_limits: Service, sqlite_database: SqliteDatabase
+    start_service: Callable[..., Service], sqlite_database: SqliteDatabase
 ) -> None:
-    service = service_with_small_limits
+    service = start_service(
+        SQL_SAM_CONNECTION_STRING=sqlite_database.connection_string, CALLBACK_BODY_TIMEOUT="0.5"
+    )
     head = f"POST /callback HTTP/1.1\r\nHost: x\r\nX-API-KEY: {KEY}\r\nContent-Length: 100\r\n\r\n"
-    with socket.create_connection(("127.0.0.1", service.port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", service.port), timeout=LIMIT_SECONDS) as connection:
         connection.sendall(head.encode() + b'{"deploymentId"')
         assert connection.recv(1000).startswith(b"HTTP/1.1 408 ")
         connection.makefile("rb").read()  # returns once the service has closed
@@ -113,7 +106,7 @@ def test_a_body_that_comes_too_slowly_is_408(
 
 def test_a_sender_that_hangs_up_half_way_is_not_a_crash(service: Service) -> None:
     head = f"POST /callback HTTP/1.1\r\nHost: x\r\nX-API-KEY: {KEY}\r\nContent-Length: 100\r\n\r\n"
-    with socket.create_connection(("127.0.0.1", service.port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", service.port), timeout=LIMIT_SECONDS) as connection:
         connection.sendall(head.encode() + body()[:20])
     line = service.wait_for_event("disconnected")
     assert (line["level"], line["reason"]) == ("warning", "sender_hung_up")

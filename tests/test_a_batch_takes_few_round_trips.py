@@ -29,7 +29,7 @@ async def to_stand_in(to_sql_server: dict[str, Any]) -> AsyncIterator[RobotRepos
 
 async def apply(repository: RobotRepository, *deployments: str, status: str = "") -> AppliedBatch:
     callbacks = [callback(each, status or "DONE") for each in deployments]
-    return await repositories.apply(repository, callbacks, timeout=20)
+    return await repositories.apply(repository, callbacks)
 
 
 def verdicts(batch: AppliedBatch) -> list[Verdict]:
@@ -115,7 +115,7 @@ async def test_real_rows_get_what_is_theirs(
     database.add_robots(there)
     async with open_repository(settings_for(database)) as repository:
         callbacks = [callback(each, f"DONE {each}") for each in DEPLOYMENTS[:size]]
-        batch = await repositories.apply(repository, callbacks, timeout=20)
+        batch = await repositories.apply(repository, callbacks)
     statuses = {each: f"DONE {each}" for each in ["d-1", *there]}
     assert database.statuses() == statuses
     assert verdicts(batch) == [

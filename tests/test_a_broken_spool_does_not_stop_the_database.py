@@ -6,10 +6,10 @@ And what the spool then turns out to hold never overwrites what went past it.
 import asyncio
 import sqlite3
 import threading
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, contextmanager
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -17,6 +17,7 @@ from sam.callback.inbox import spool as spool_module
 from sam.callback.inbox.inbox import Inbox, Readiness
 from sam.callback.inbox.recorder import NotSafeError
 from sam.callback.settings import Settings
+from tests.support.conditions import LIMIT_SECONDS, becomes_true
 from tests.support.databases import SqliteDatabase
 from tests.support.load import spooled
 
@@ -45,7 +46,7 @@ def open_inbox(
 def hung_disk(inbox: Inbox) -> Iterator[None]:
     """The spool's thread waits, as in a system call that does not return."""
     goes_on = threading.Event()
-    inbox.spool._thread.submit(goes_on.wait, 30)  # noqa: SLF001 - where the disk is
+    inbox.spool._thread.submit(goes_on.wait, LIMIT_SECONDS)  # noqa: SLF001 - where the disk is
     try:
         yield
     finally:
@@ -61,39 +62,49 @@ def slow_disk(inbox: Inbox) -> Iterator[None]:
         other.rollback()
 
 
+@contextmanager
+def impatience(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The disk is given up soon; before and after, it has as much time as it needs."""
+    with monkeypatch.context() as patch:
+        patch.setattr(spool_module, "IO_SECONDS", 0.2)
+        yield
+
+
 async def outcome(inbox: Inbox, status: str, deployment_id: str = "d-1") -> str:
     return (await inbox.record(deployment_id, status, b"{}")).outcome
 
 
 async def replay_all(inbox: Inbox) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(LIMIT_SECONDS):
         while await inbox.replayer.step():
             pass
 
 
 async def test_a_hung_disk_delays_callbacks_by_its_look_up_once_a_second(
-    open_inbox: OpenInbox, sqlite_database: SqliteDatabase
+    open_inbox: OpenInbox, sqlite_database: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The pause is made longer than this test may take, so there is one look-up."""
+    monkeypatch.setattr(spool_module, "LOOK_UP_PAUSE_SECONDS", 2.0 * LIMIT_SECONDS)
     async with open_inbox() as inbox:
         assert await outcome(inbox, "EARLY", "stranger") == "unmatched"
-        with hung_disk(inbox):
-            started = time.monotonic()
+        with hung_disk(inbox), monkeypatch.context() as patch:
+            jobs = Mock(wraps=inbox.spool._thread.submit)  # noqa: SLF001 - where the disk is
+            patch.setattr(inbox.spool._thread, "submit", jobs)  # noqa: SLF001
             for number in range(5):
                 assert await outcome(inbox, f"S{number}") == "updated"
-            assert time.monotonic() - started < 2
+        assert jobs.call_count == 1
     assert sqlite_database.statuses() == {"d-1": "S4"}
 
 
 async def test_a_put_that_timed_out_and_was_stored_after_all_reverses_nothing(
     open_inbox: OpenInbox, sqlite_database: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spool_module, "IO_SECONDS", 0.2)
+    monkeypatch.setattr(spool_module, "LOOK_UP_PAUSE_SECONDS", 0)
     async with open_inbox() as inbox:
         sqlite_database.execute("ALTER TABLE robots RENAME TO away")
-        with slow_disk(inbox), pytest.raises(NotSafeError):
+        with slow_disk(inbox), impatience(monkeypatch), pytest.raises(NotSafeError):
             await outcome(inbox, "OLD")
         sqlite_database.execute("ALTER TABLE away RENAME TO robots")
-        await asyncio.sleep(inbox.health.seconds_to_probe + spool_module.LOOK_UP_PAUSE_SECONDS)
         inbox.health.committed()
         await outcome(inbox, "NEW")
         assert spooled(inbox.spool.path)["d-1"] in {("queued", "OLD"), ("queued", "NEW")}
@@ -119,12 +130,11 @@ async def test_an_entry_that_could_not_be_seen_does_not_overwrite_what_went_past
 async def test_an_entry_is_not_dropped_for_a_callback_that_failed(
     open_inbox: OpenInbox, sqlite_database: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spool_module, "IO_SECONDS", 0.2)
     async with open_inbox() as inbox:
         sqlite_database.execute("ALTER TABLE robots RENAME TO away")
         assert await outcome(inbox, "OLD") == "queued"
         inbox.health.committed()  # as if it were up: the next one is tried, and fails
-        with hung_disk(inbox), pytest.raises(NotSafeError):
+        with hung_disk(inbox), impatience(monkeypatch), pytest.raises(NotSafeError):
             await outcome(inbox, "NEW")
         sqlite_database.execute("ALTER TABLE away RENAME TO robots")
         await asyncio.sleep(inbox.health.seconds_to_probe)
@@ -143,16 +153,12 @@ async def test_a_spool_that_is_gone_does_not_keep_the_database_down(
             await outcome(inbox, "LOST")
         assert inbox.state().readiness is Readiness.UNAVAILABLE
         sqlite_database.execute("ALTER TABLE away RENAME TO robots")
-        async with asyncio.timeout(10):
-            while not inbox.health.is_up:
-                await asyncio.sleep(0.02)
+        await becomes_true(lambda: inbox.health.is_up)
         assert await outcome(inbox, "KEPT") == "updated"
         assert inbox.state().readiness is Readiness.DEGRADED
 
         (tmp_path / "spool").unlink()
-        async with asyncio.timeout(10):
-            while not inbox.spool.is_writable:
-                await asyncio.sleep(0.02)
+        await becomes_true(lambda: inbox.spool.is_writable)
         assert inbox.state().readiness is Readiness.OK
 
 
@@ -167,22 +173,15 @@ async def test_a_spool_that_is_back_is_noticed_while_the_database_is_down(
             await outcome(inbox, "LOST")
         assert inbox.state().readiness is Readiness.UNAVAILABLE
         (tmp_path / "spool").unlink()
-        async with asyncio.timeout(10):
-            while inbox.state().readiness is not Readiness.DEGRADED:
-                await asyncio.sleep(0.02)
+        await becomes_true(lambda: inbox.state().readiness is Readiness.DEGRADED)
 
 
 async def test_unmatched_entries_are_not_forgotten_when_the_spool_fails_meanwhile(
     open_inbox: OpenInbox, sqlite_database: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spool_module, "IO_SECONDS", 0.2)
     async with open_inbox(replay=True) as inbox:
         assert await outcome(inbox, "EARLY", "d-2") == "unmatched"
-        with hung_disk(inbox):
-            async with asyncio.timeout(10):
-                while inbox.spool.is_writable:  # the replayer has run into it
-                    await asyncio.sleep(0.02)
+        with hung_disk(inbox), impatience(monkeypatch):
+            await becomes_true(lambda: not inbox.spool.is_writable)  # the replayer has run into it
         sqlite_database.add_robots(["d-2"])
-        async with asyncio.timeout(20):
-            while sqlite_database.statuses()["d-2"] != "EARLY":
-                await asyncio.sleep(0.02)
+        await becomes_true(lambda: sqlite_database.statuses()["d-2"] == "EARLY")

@@ -14,20 +14,23 @@ from tests.support.callbacks import body
 from tests.support.conditions import eventually
 from tests.support.databases import Database, SqliteDatabase
 from tests.support.load import spooled
+from tests.support.prometheus import scrape
 from tests.support.service import Service
 
 
-def test_the_row_is_updated_within_5_s_of_its_insertion(
+def test_the_row_is_updated_after_its_insertion(
     start_service: Callable[..., Service], database: Database
 ) -> None:
     service = start_service(SQL_SAM_CONNECTION_STRING=database.connection_string)
-    sent = time.monotonic()
     answer = service.post(body("early", "RUN_FAILED")).json()
     assert answer["outcome"] == "unmatched"
 
-    eventually(lambda: time.monotonic() - sent > 3)
+    def tries() -> float:
+        return scrape(service).value("replay_attempts_total", result="unmatched")
+
+    eventually(lambda: tries() >= 1)
     database.add_robots(["early"])
-    assert eventually(lambda: database.statuses()["early"] == "RUN_FAILED") < 5
+    eventually(lambda: database.statuses()["early"] == "RUN_FAILED")
     eventually(lambda: spooled(service.directory / "var/callback-spool.db") == {})
     assert service.wait_for_event("replayed")["deployment_id"] == "early"
 
@@ -60,19 +63,14 @@ def test_after_its_time_it_is_a_dead_letter(
 
 
 def test_it_expires_only_after_a_fresh_answer(
-    start_service: Callable[..., Service], sqlite_database: SqliteDatabase
+    start_service: Callable[..., Service], sqlite_database: SqliteDatabase, tmp_path: Path
 ) -> None:
-    environment = {
-        "SQL_SAM_CONNECTION_STRING": sqlite_database.connection_string,
-        "CALLBACK_UNMATCHED_TTL": "1 s",
-    }
-    service = start_service(**environment)
-    sent = time.monotonic()
-    service.post(body("late", "RUN_FAILED"))
-    assert service.stop() == 0
-    eventually(lambda: time.monotonic() - sent > 1.5)
+    with closing(SpoolFile(tmp_path / "var/callback-spool.db", 2**24)) as file:
+        file.put([Entry(1, Kind.UNMATCHED, "late", "RUN_FAILED")], 1)  # of 1970
     sqlite_database.add_robots(["late"])
-    start_service(**environment)
+    start_service(
+        SQL_SAM_CONNECTION_STRING=sqlite_database.connection_string, CALLBACK_UNMATCHED_TTL="1 s"
+    )
     eventually(lambda: sqlite_database.statuses()["late"] == "RUN_FAILED")
 
 

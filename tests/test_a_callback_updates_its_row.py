@@ -95,5 +95,6 @@ def test_a_thousand_callbacks_over_64_connections_all_reach_their_rows(
         "d-1": "RUNNING",
         **{name: f"DONE {name}" for name in deployments},
     }
+    assert service.stop() == 0  # by then its last line is written
     lines = [line for line in service.lines if line["event"] == "callback"]
     assert {line["deployment_id"] for line in lines} == set(deployments)

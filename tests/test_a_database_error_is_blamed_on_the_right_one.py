@@ -128,9 +128,7 @@ def test_sqlite(
 def test_sqlite_a_lock_is_the_whole_files(sqlite_database: SqliteDatabase) -> None:
     with (
         closing(pyodbc.connect(sqlite_database.connection_string)) as other,
-        closing(
-            pyodbc.connect(sqlite_database.connection_string.replace("=1000;", "=50;"))
-        ) as connection,
+        closing(pyodbc.connect(sqlite_database.waiting_for_locks(50))) as connection,
     ):
         other.execute(UPDATE, "RUN", "d-1")
         with pytest.raises(pyodbc.Error, match="database is locked") as caught:

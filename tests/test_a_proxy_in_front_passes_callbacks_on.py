@@ -18,7 +18,7 @@ from tests.support.conditions import eventually
 from tests.support.containers import ROOT, build, docker, remove
 from tests.support.service import KEY
 
-pytestmark = [pytest.mark.container, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.container
 
 ROBOT: Final = "f6d30428-15d1-41e9-a952-0742eaaa5a31"
 HOST: Final = "callback.example.com"

@@ -7,6 +7,7 @@ import sys
 from typing import Final
 
 from tests.support.callbacks import body
+from tests.support.conditions import LIMIT_SECONDS
 from tests.support.raw import Wire, request
 from tests.support.service import Service
 
@@ -35,7 +36,7 @@ def written_by(script: str) -> list[list[dict[str, object]]]:
         [sys.executable, "-c", _COUNTED + script],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=LIMIT_SECONDS,
         check=True,
     )
     return [[json.loads(line) for line in write.splitlines()] for write in json.loads(ended.stdout)]
@@ -44,7 +45,7 @@ def written_by(script: str) -> list[list[dict[str, object]]]:
 def test_an_answer_comes_in_one_piece(service: Service) -> None:
     # Two writes would come in two pieces most times, and one never does.
     callback = request(content=body("d-1", "DONE"))
-    with socket.create_connection(("127.0.0.1", service.port), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", service.port), timeout=LIMIT_SECONDS) as connection:
         for _ in range(50):
             connection.sendall(callback)
             answer = connection.recv(65_536)

@@ -18,6 +18,7 @@ from sam.callback.storage.connection_string import connection_string
 from sam.callback.storage.connector import DatabaseConnector
 from sam.callback.storage.errors import DatabaseUnavailableError
 from sam.callback.storage.robots import RobotRepository
+from tests.support.conditions import LIMIT_SECONDS
 from tests.support.proxy import proxy_to
 from tests.support.tds import TdsServer, tds_server
 
@@ -34,12 +35,12 @@ def settings(values: dict[str, Any], **overrides: object) -> Settings:
 
 
 def log_in(settings: Settings) -> None:
-    pyodbc.connect(connection_string(settings).text, timeout=5).close()
+    pyodbc.connect(connection_string(settings).text, timeout=LIMIT_SECONDS).close()
 
 
 def test_names_and_passwords(sql_server: TdsServer, to_sql_server: dict[str, Any]) -> None:
     @given(user=NAME, password=NAME, database=NAME)
-    @hypothesis_settings(max_examples=60, deadline=None)
+    @hypothesis_settings(max_examples=60)
     def arrive(user: str, password: str, database: str) -> None:
         these = settings(
             to_sql_server, sql_sam_user=user, sql_sam_password=password, sql_sam_database=database
@@ -98,7 +99,7 @@ async def probe(settings: Settings) -> str:
     await connector.open()
     try:
         with pytest.raises(DatabaseUnavailableError) as caught:
-            await RobotRepository(connector, settings).probe(timeout=4)
+            await RobotRepository(connector, settings).probe(timeout=LIMIT_SECONDS)
     finally:
         await connector.close()
     return str(caught.value)

@@ -17,6 +17,7 @@ import pytest
 
 from tests.support import log_lines
 from tests.support.callbacks import body
+from tests.support.conditions import LIMIT_SECONDS
 from tests.support.databases import PostgresDatabase, SqliteDatabase
 from tests.support.service import KEY, Service, log_something
 
@@ -209,7 +210,11 @@ def test_a_crash_of_the_interpreter_shows_on_standard_error() -> None:
         "    faulthandler._sigsegv()\n"
     )
     ended = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=False
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_SECONDS,
+        check=False,
     )
     assert ended.returncode != 0
     assert "Fatal Python error: Segmentation fault" in ended.stderr

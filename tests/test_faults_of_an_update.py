@@ -13,7 +13,7 @@ from tests.support.fleet import fleet
 from tests.support.load import Load, losses, spooled
 from tests.support.service import KEY, Service
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.faults
 
 DEPLOYMENTS = [f"u-{number}" for number in range(20)]
 
@@ -35,7 +35,7 @@ def test_every_callback_is_answered_200_and_every_connection_holds(
             for number in (0, 1):
                 two.replace(number, key)
                 load.wait_for(200)
-        eventually(lambda: not any(map(spooled, spools)), 60)
+        eventually(lambda: not any(map(spooled, spools)))
     services = [*two.ended, *two.instances]
 
     assert load.broken == []

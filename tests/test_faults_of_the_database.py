@@ -20,7 +20,7 @@ from tests.support.databases import (
 from tests.support.load import Load, losses, spooled
 from tests.support.service import Service
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.faults
 
 DEPLOYMENTS = [f"d-{number}" for number in range(1, 31)]
 
@@ -58,7 +58,7 @@ def start_on(start_service: Callable[..., Service]) -> StartOn:
 def settle(service: Service, database: PostgresDatabase | SqlServerDatabase, load: Load) -> None:
     """Wait until the spool is empty; check the account."""
     spool = service.directory / "var/callback-spool.db"
-    eventually(lambda: spooled(spool) == {}, 30)
+    eventually(lambda: spooled(spool) == {})
     assert not load.refused
     assert losses(load.answered, load.all, database.statuses(), spool) == []
 
@@ -203,5 +203,5 @@ def test_one_poison_row_among_many(database: PostgresDatabase, start_on: StartOn
     assert {sent.outcome for sent in others} == {"updated"}
     assert {sent.outcome for sent in poison} <= {"dead_letter", "queued"}
     spool = service.directory / "var/callback-spool.db"
-    eventually(lambda: {kind for kind, _ in spooled(spool).values()} == {"dead_letter"}, 30)
+    eventually(lambda: {kind for kind, _ in spooled(spool).values()} == {"dead_letter"})
     assert losses(load.answered, load.all, database.statuses(), spool) == []

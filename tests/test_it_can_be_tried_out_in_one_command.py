@@ -14,6 +14,7 @@ import pytest
 
 from sam.callback.commands import embedded
 from tests.support import log_lines
+from tests.support.conditions import LIMIT_SECONDS
 from tests.support.service import clean_environment, run_to_its_end
 
 pytestmark = pytest.mark.server
@@ -66,7 +67,7 @@ def test_the_line_that_is_printed_updates_a_robot(tmp_path: Path) -> None:
         check=True,
     )
     process.terminate()
-    output, errors = process.communicate(timeout=12)
+    output, errors = process.communicate(timeout=LIMIT_SECONDS)
 
     assert json.loads(answer.stdout)["outcome"] == "updated"
     assert _statuses(tmp_path) == {"RUNNING", "RUN_COMPLETED"}

@@ -43,7 +43,6 @@ def test_a_request_that_gave_no_valid_key_has_no_key_in_its_line(service: Servic
 
 
 @pytest.mark.faults
-@pytest.mark.timeout(360)
 def test_three_steps_behind_a_proxy_and_no_401(
     tmp_path: Path, start_service: Callable[..., Service], postgres_database: PostgresDatabase
 ) -> None:

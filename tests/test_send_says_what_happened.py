@@ -17,6 +17,7 @@ from typer.testing import CliRunner, Result
 from sam.callback.commands import app
 from sam.callback.commands.client.answers import Fault
 from sam.callback.settings import Settings
+from tests.support.conditions import LIMIT_SECONDS
 from tests.support.databases import SqliteDatabase
 from tests.support.service import KEY, Service, run_to_its_end
 
@@ -236,7 +237,7 @@ def listening(answer: Callable[[socket.socket], object]) -> Iterator[str]:
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
-        thread.join(20)
+        thread.join(LIMIT_SECONDS)
 
 
 def test_a_stopped_service(service: Service) -> None:
@@ -265,9 +266,9 @@ def test_silence_is_not_taken_for_a_refusal() -> None:
             pass
 
     with listening(read_to_the_end) as url:
-        result = send("d-1", "--url", url, "--timeout", "200 ms")
+        result = send("d-1", "--url", url, "--timeout", "1 s")
     assert result.exit_code == Fault.NO_ANSWER.exit_status
-    assert "within 0.2 s" in result.stderr
+    assert "within 1 s" in result.stderr
     assert "may have been taken or not" in result.stderr
 
 

@@ -25,7 +25,7 @@ from sam.callback.commands.client.target import Target
 from sam.callback.model import Outcome
 from sam.callback.service.schemas import CallbackAnswer, CallbackPayload
 from tests.support import printed
-from tests.support.conditions import eventually
+from tests.support.conditions import LIMIT_SECONDS, eventually
 from tests.support.databases import SqliteDatabase
 from tests.support.load import spooled
 from tests.support.service import KEY, Service, clean_environment, run_to_its_end
@@ -140,8 +140,11 @@ def test_another_machines_spool_is_not_filled_without_a_yes(service: Service) ->
 
 
 def test_a_database_that_is_locked_shows_as_queued_and_as_no_failure(
-    service: Service, sqlite_database: SqliteDatabase, tmp_path: Path
+    start_service: Callable[..., Service], sqlite_database: SqliteDatabase, tmp_path: Path
 ) -> None:
+    service = start_service(
+        SQL_SAM_CONNECTION_STRING=sqlite_database.connection_string, CALLBACK_DB_TIMEOUT="0.5"
+    )
     sqlite_database.add_robots(f"r-{number}" for number in range(50))
     (tmp_path / "ids").write_text("\n".join(f"r-{number}" for number in range(50)))
     with closing(sqlite3.connect(sqlite_database.path, isolation_level=None)) as connection:
@@ -154,14 +157,14 @@ def test_a_database_that_is_locked_shows_as_queued_and_as_no_failure(
 
 def test_a_service_that_dies_is_counted_and_is_exit_status_1(service: Service) -> None:
     process = start(service, "--rate", "100", "--duration", "3", "--json")
-    eventually(lambda: len(callbacks(service)) > 20)
+    eventually(lambda: len(callbacks(service)) > 0)
     service.kill()
-    output, errors = process.communicate(timeout=30)
+    output, errors = process.communicate(timeout=LIMIT_SECONDS)
     printed.search({}, [output, errors])
     assert process.returncode == 1
     summary = json.loads(output)
     assert summary["callbacks"] == 300
-    assert summary["outcomes"]["unmatched"] > 20
+    assert summary["outcomes"]["unmatched"] > 0
     assert summary["failures"]["unreachable"] > 0
     assert sum(summary["outcomes"].values()) + sum(summary["failures"].values()) == 300
     assert any("Cannot connect to" in message for message in summary["messages"])
@@ -180,15 +183,15 @@ def test_a_wrong_key_is_said_so_after_one_callback(service: Service) -> None:
     assert (run.returncode, run.stdout) == (Fault.WRONG_KEY.exit_status, "")
     assert "refuses the key" in run.stderr
     assert "another-key" not in run.stderr
-    eventually(lambda: any(line.get("reason") == "wrong_key" for line in service.lines))
+    assert service.stop() == 0  # by then its last line is written
     assert len([line for line in service.lines if line.get("reason") == "wrong_key"]) == 1
 
 
 def test_ctrl_c_sums_up_so_far(service: Service) -> None:
     process = start(service, "--rate", "50", "--duration", "1 h")
-    eventually(lambda: len(callbacks(service)) > 5)
+    eventually(lambda: len(callbacks(service)) > 0)
     process.send_signal(signal.SIGINT)
-    output, errors = process.communicate(timeout=20)
+    output, errors = process.communicate(timeout=LIMIT_SECONDS)
     printed.search({}, [output, errors])
     assert process.returncode == 130
     assert " callbacks in " in output
@@ -216,7 +219,7 @@ def test_a_terminal_shows_a_bar_and_a_pipe_none(service: Service) -> None:
     # Linux says EIO once nobody holds the other end.
     while part := _read_or_nothing(ours):
         seen += part
-    output, _ = process.communicate(timeout=20)
+    output, _ = process.communicate(timeout=LIMIT_SECONDS)
     os.close(ours)
     printed.search({}, [seen.decode(), output.decode()])
     assert process.returncode == 0

@@ -15,53 +15,61 @@ MEBIBYTE = 2**20
 
 @pytest.fixture
 def service(start_service: Callable[..., Service], sqlite_database: SqliteDatabase) -> Service:
-    """The service with little patience."""
+    """The service with small limits, and all the time in the world."""
     return start_service(
         SQL_SAM_CONNECTION_STRING=sqlite_database.connection_string,
-        CALLBACK_HEADER_TIMEOUT="0.5",
-        CALLBACK_BODY_TIMEOUT="0.5",
         CALLBACK_MAX_HEADER_BYTES="4 KiB",
         CALLBACK_MAX_HEADERS="20",
     )
 
 
+@pytest.fixture
+def impatient(start_service: Callable[..., Service], sqlite_database: SqliteDatabase) -> Service:
+    """The service with little patience."""
+    return start_service(
+        SQL_SAM_CONNECTION_STRING=sqlite_database.connection_string,
+        CALLBACK_HEADER_TIMEOUT="1",
+        CALLBACK_BODY_TIMEOUT="1",
+    )
+
+
 @pytest.mark.parametrize("begun", [b"G", b"GET /health HTTP/1.1\r\n", b"GET / HTTP/1.1\r\nX: y"])
-def test_headers_that_come_too_slowly_are_408(begun: bytes, service: Service) -> None:
-    with Wire(service) as wire:
+def test_headers_that_come_too_slowly_are_408(begun: bytes, impatient: Service) -> None:
+    with Wire(impatient) as wire:
         wire.send(begun)
         status, headers, content = wire.answer()
         assert (status, headers["connection"]) == (408, "close")
-        assert content == b'{"detail":"The headers took more than 0.5 seconds."}'
+        assert content == b'{"detail":"The headers took more than 1 seconds."}'
         assert wire.rest() == b""
-    line = service.wait_for_event("refused_early")
+    line = impatient.wait_for_event("refused_early")
     assert (line["level"], line["reason"]) == ("warning", "headers_too_slow")
     assert (line["http_status"], line["client"], line["has_key"]) == (408, "127.0.0.1", False)
 
 
-def test_a_byte_now_and_then_does_not_prolong_it(service: Service) -> None:
-    with Wire(service) as wire:
+def test_a_byte_now_and_then_does_not_prolong_it(impatient: Service) -> None:
+    with Wire(impatient) as wire:
         wire.send(b"GET /health HTTP/1.1\r\nX: ")
         while wire.hears_nothing(0.05):
             wire.send(b"x")
         assert wire.status() == 408
 
 
-def test_so_are_those_of_a_later_request_though_the_first_had_the_key(service: Service) -> None:
-    with Wire(service) as wire:
+def test_so_are_those_of_a_later_request_though_the_first_had_the_key(impatient: Service) -> None:
+    with Wire(impatient) as wire:
         wire.send(request(content=body()) + b"POST /callback HT")
         assert wire.status() == 200
         assert wire.status() == 408
 
 
-def test_who_sends_nothing_is_closed_without_an_answer(service: Service) -> None:
-    with Wire(service) as wire:
+def test_who_sends_nothing_is_closed_without_an_answer(impatient: Service) -> None:
+    with Wire(impatient) as wire:
         assert wire.rest() == b""
-    line = service.wait_for_event("connection_cut")
+    line = impatient.wait_for_event("connection_cut")
     assert (line["level"], line["reason"]) == ("warning", "nothing_sent")
 
 
-def test_only_who_has_shown_the_key_may_be_idle_for_longer(service: Service) -> None:
-    with Wire(service) as friend, Wire(service) as stranger:
+def test_only_who_has_shown_the_key_may_be_idle_for_longer(impatient: Service) -> None:
+    with Wire(impatient) as friend, Wire(impatient) as stranger:
         friend.send(request(content=body()))
         assert friend.status() == 200
         stranger.send(request(b"/health", method=b"GET"))
@@ -147,12 +155,12 @@ def test_the_body_of_who_has_no_key_is_neither_held_nor_read_to_its_end(service:
     assert service.wait_for_event("connection_cut")["reason"] == "body_not_wanted"
 
 
-def test_nor_is_it_waited_for(service: Service) -> None:
-    with Wire(service) as wire:
+def test_nor_is_it_waited_for(impatient: Service) -> None:
+    with Wire(impatient) as wire:
         wire.send(request(headers=b"", content=b"x", length=1000))
         assert wire.status() == 401
         assert wire.rest() == b""
-    assert service.wait_for_event("connection_cut")["reason"] == "rest_of_body_too_slow"
+    assert impatient.wait_for_event("connection_cut")["reason"] == "rest_of_body_too_slow"
 
 
 def test_a_small_one_does_not_cost_its_connection(service: Service) -> None:
@@ -182,20 +190,20 @@ def test_who_asks_for_the_connection_to_be_closed_can_fetch_its_answer_first(
             assert wire.rest() == b""
 
 
-def test_a_body_that_was_not_asked_for_is_not_waited_for(service: Service) -> None:
-    with Wire(service) as wire:
+def test_a_body_that_was_not_asked_for_is_not_waited_for(impatient: Service) -> None:
+    with Wire(impatient) as wire:
         wire.send(request(headers=b"Expect: 100-continue\r\n", length=10))
         assert wire.status() == 401
         assert wire.rest() == b""
 
 
-def test_who_does_not_fetch_its_answer_is_cut_off(service: Service) -> None:
-    with Wire(service) as wire:
+def test_who_does_not_fetch_its_answer_is_cut_off(impatient: Service) -> None:
+    with Wire(impatient) as wire:
         wire.send(request(b"/docs/assets/swagger-ui-bundle.js", method=b"GET", headers=b"") * 10)
-        line = service.wait_for_event("connection_cut")
+        line = impatient.wait_for_event("connection_cut")
         assert line["reason"] == "answer_not_fetched"
-    assert service.stop() == 0
-    assert "crash" not in [line["event"] for line in service.lines]
+    assert impatient.stop() == 0
+    assert "crash" not in [line["event"] for line in impatient.lines]
 
 
 def test_of_many_requests_at_once_the_first_are_answered(service: Service) -> None:

@@ -44,7 +44,7 @@ def open_repository(to_sql_server: dict[str, Any]) -> OpenRepository:
 
 async def apply(repository: RobotRepository, *pairs: tuple[str, str]) -> Sequence[Applied]:
     callbacks = [repositories.callback(key, status) for key, status in pairs]
-    batch = await repositories.apply(repository, callbacks, timeout=20)
+    batch = await repositories.apply(repository, callbacks)
     assert batch.error is None
     return batch.results
 
@@ -193,7 +193,7 @@ async def test_what_the_callback_held_and_when_it_came_are_left_to_the_driver(
     ) as repository:
         for content in ("{}", payload, "{}"):
             callback = replace(repositories.callback("d-1"), payload=content.encode())
-            [applied] = (await repositories.apply(repository, [callback], timeout=20)).results
+            [applied] = (await repositories.apply(repository, [callback])).results
             assert applied.verdict is Verdict.UPDATED
     values = bound(sql_server)
     assert [value.value for _, value, *_ in values] == ["{}", payload, "{}"]

@@ -4,7 +4,6 @@ The drivers are the real ones, Microsoft's and FreeTDS; the server is a stand-in
 [MS-TDS] says one does.
 """
 
-import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -24,6 +23,7 @@ from sam.callback.storage.errors import (
 from sam.callback.storage.robots import RobotRepository
 from sam.callback.storage.verdicts import AppliedBatch, Verdict
 from tests.support import repositories
+from tests.support.conditions import LIMIT_SECONDS
 from tests.support.proxy import proxy_to
 from tests.support.repositories import callback, open_repository
 from tests.support.tds import Answer, Count, Error, Rows, Statement, TdsServer
@@ -34,17 +34,13 @@ DATABASE, UNKNOWN = ErrorClass.DATABASE, ErrorClass.UNKNOWN
 
 @pytest.fixture
 async def repository(to_sql_server: dict[str, Any]) -> AsyncIterator[RobotRepository]:
-    settings = Settings(
-        _env_file=None, **{"callback_api_key": "k", "callback_db_timeout": 1, **to_sql_server}
-    )
+    settings = Settings(_env_file=None, **{"callback_api_key": "k", **to_sql_server})
     async with open_repository(settings) as repository:
         yield repository
 
 
 async def apply(repository: RobotRepository, *deployments: str) -> AppliedBatch:
-    return await repositories.apply(
-        repository, [callback(each) for each in deployments], timeout=20
-    )
+    return await repositories.apply(repository, [callback(each) for each in deployments])
 
 
 async def verdict(repository: RobotRepository) -> Verdict:
@@ -135,9 +131,9 @@ async def test_once_a_row_was_found_locked_the_others_are_hardly_waited_for(
         Verdict.UPDATED,
     ]
     waits = [each.text for each in sql_server.heard("SET") if "LOCK_TIMEOUT" in each.text]
-    assert "LOCK_TIMEOUT 250" in waits[0]
+    assert "LOCK_TIMEOUT 15000" in waits[0]  # a quarter of CALLBACK_DB_TIMEOUT
     assert "LOCK_TIMEOUT 10" in waits[1]
-    assert "LOCK_TIMEOUT 250" in waits[-1]  # as before, for the next batch
+    assert "LOCK_TIMEOUT 15000" in waits[-1]  # as before, for the next batch
 
 
 async def test_an_error_after_a_triggers_count_is_not_missed(
@@ -232,26 +228,22 @@ async def test_a_login_that_is_refused(
 ) -> None:
     sql_server.login_error = Error(number, "Login failed for user 'sam'.")
     with pytest.raises(kind, match=advice):
-        await repository.probe(timeout=20)
+        await repository.probe(timeout=LIMIT_SECONDS)
 
 
 async def test_a_statement_that_hangs_is_ended_by_the_query_time_out(
-    sql_server: TdsServer, repository: RobotRepository
+    sql_server: TdsServer, to_sql_server: dict[str, Any]
 ) -> None:
     """Its thread is free again, though the caller has more time."""
-    release = threading.Event()
-
-    def answer(statement: Statement) -> list[Answer]:
-        if statement.text.startswith("UPDATE"):
-            release.wait(30)
-        return [Count(1)]
-
-    sql_server.answer = answer
-    threading.Timer(8, release.set).start()  # long after; the driver's request to cancel waits
-    [applied] = (await apply(repository, "d-1")).results
-    release.set()
-    assert applied.verdict in {Verdict.FAILED, Verdict.UNKNOWN}
-    assert await verdict(repository) is Verdict.UPDATED
+    settings = Settings(
+        _env_file=None, **{"callback_api_key": "k", **to_sql_server, "callback_db_timeout": 2}
+    )
+    async with open_repository(settings) as repository:
+        answer_update(sql_server)
+        [applied] = (await apply(repository, "d-1")).results
+        assert applied.verdict in {Verdict.FAILED, Verdict.UNKNOWN}
+        answer_update(sql_server, Count(1))
+        assert await verdict(repository) is Verdict.UPDATED
 
 
 async def test_a_server_that_was_restarted_is_connected_with_anew(

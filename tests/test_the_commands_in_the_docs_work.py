@@ -8,7 +8,6 @@ import json
 import re
 import subprocess
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +16,7 @@ import pytest
 
 from tests.support import markdown
 from tests.support.callbacks import body
-from tests.support.conditions import eventually
+from tests.support.conditions import LIMIT_SECONDS, eventually
 from tests.support.databases import SqliteDatabase
 from tests.support.reader import LOG, Reader, after_make_run
 from tests.support.service import KEY, Service
@@ -127,12 +126,23 @@ def test_the_spool_by_hand(
 
 def test_a_rehearsal(tmp_path: Path) -> None:
     simulate, lock = markdown.commands("docs/rehearsal.md")
-    hasty = {"CALLBACK_DB_TIMEOUT": "0.3"}
-    with after_make_run(tmp_path, **hasty) as reader, ThreadPoolExecutor() as second_terminal:
-        rehearsal = second_terminal.submit(reader.types, simulate.replace("30 s", "3 s"))
-        eventually(lambda: '"event":"callback"' in (tmp_path / LOG).read_text(encoding="utf-8"))
-        reader.types(lock.replace("sleep(10)", "sleep(1)"))
-        summary = rehearsal.result(timeout=30)
+    # The lock is held until callbacks are queued, however long that takes to come.
+    hold = lock.replace(
+        "time.sleep(10)",
+        f"""
+while 'outcome\\":\\"queued' not in open('{LOG}').read(): time.sleep(0.02)""",
+    )
+    assert hold != lock
+
+    with (
+        after_make_run(tmp_path, CALLBACK_DB_TIMEOUT="0.5") as reader,
+        reader.begins(simulate.replace("30 s", "1 h")) as rehearsal,
+    ):
+        log = tmp_path / LOG
+        eventually(lambda: '"outcome":"updated"' in log.read_text(encoding="utf-8"))
+        reader.types(hold)
+        reader.press_ctrl_c(rehearsal)
+        summary, _ = rehearsal.communicate(timeout=LIMIT_SECONDS)
         assert "updated" in summary
         assert "queued" in summary
         eventually(lambda: "0 queued" in reader.types("uv run sam-callback spool list"))

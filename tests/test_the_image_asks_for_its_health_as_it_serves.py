@@ -11,6 +11,7 @@ from typing import Final
 
 import pytest
 
+from tests.support.conditions import LIMIT_SECONDS
 from tests.support.databases import SqliteDatabase
 from tests.support.service import Service, clean_environment
 
@@ -24,7 +25,7 @@ def ask(**environment: str) -> tuple[int, str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=30,
+        timeout=LIMIT_SECONDS,
     )
     assert run.stderr == ""
     return run.returncode, run.stdout

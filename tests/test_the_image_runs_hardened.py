@@ -25,7 +25,7 @@ from tests.support.containers import (
 )
 from tests.support.service import KEY
 
-pytestmark = [pytest.mark.container, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.container
 
 LARGEST_ADDITION: Final = 110_000_000
 """Bytes upon the base. The Dockerfile's has 130 million or so, and the whole may have 250."""

@@ -61,7 +61,7 @@ def test_a_handshake_that_does_not_end_is_cut_off(
 def test_one_that_has_not_ended_goes_when_connections_run_out(
     start: Callable[..., Service], certificate: Certificate
 ) -> None:
-    service = start(CALLBACK_MAX_CONNECTIONS="2")
+    service = start(CALLBACK_MAX_CONNECTIONS="2", CALLBACK_HEADER_TIMEOUT="10")
     with Wire(service) as oldest, Wire(service) as other:
         with Wire(service, tls=certificate.client_context()) as wire:
             wire.send(request(content=body()))
@@ -84,7 +84,7 @@ def test_what_is_no_handshake_is_cut_off_and_logged(start: Callable[..., Service
 def test_headers_that_come_too_slowly_are_408(
     start: Callable[..., Service], certificate: Certificate
 ) -> None:
-    service = start(CALLBACK_HEADER_TIMEOUT="1")
+    service = start(CALLBACK_HEADER_TIMEOUT="2")
     with Wire(service, tls=certificate.client_context()) as wire:
         wire.send(b"POST /callback HTTP/1.1\r\n")
         assert wire.status() == 408

@@ -17,6 +17,7 @@ import pytest
 
 from tests.support import log_lines
 from tests.support.callbacks import body
+from tests.support.conditions import LIMIT_SECONDS
 from tests.support.databases import SqliteDatabase
 from tests.support.log_calls import LogCall, gathered_fields, log_calls
 from tests.support.service import KEY, Service
@@ -159,7 +160,7 @@ def _run(example: str, directory: Path) -> list[str]:
         cwd=directory,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=LIMIT_SECONDS,
         check=True,
     )
     assert run.stderr == ""

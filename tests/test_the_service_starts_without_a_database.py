@@ -52,6 +52,6 @@ def test_with_only_sql_sam_variables_the_bundled_driver_is_found(
             SQL_SAM_LOGIN_TIMEOUT="1",
         )
         assert "mssql-python-odbc" in service.wait_for_event("driver")["reason"]
-        line = service.wait_for_event("database_down", seconds=20)
+        line = service.wait_for_event("database_down")
     assert "ODBC Driver 18 for SQL Server" in line["reason"]
     assert "Check SQL_SAM_SERVER" in line["reason"]

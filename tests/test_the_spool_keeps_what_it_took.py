@@ -19,6 +19,7 @@ from sam.callback.inbox.file_system import kind_of
 from sam.callback.inbox.numbering import Numbering
 from sam.callback.inbox.spool import Spool, SpoolUnavailableError
 from sam.callback.inbox.spool_file import DEAD_LETTER_SHARE, SpoolFile
+from tests.support.conditions import LIMIT_SECONDS
 
 MIB = 2**20
 OpenSpool = Callable[..., AbstractAsyncContextManager[Spool]]
@@ -134,7 +135,7 @@ def _own(path: Path, ready: Event) -> None:
         spool = Spool(path, MIB, Numbering())
         await spool.open()
         ready.set()
-        await asyncio.sleep(60)
+        await asyncio.Event().wait()  # until it is killed
 
     asyncio.run(own())
 
@@ -145,7 +146,7 @@ async def test_one_process_owns_it_until_it_dies(open_spool: OpenSpool, path: Pa
     owner = context.Process(target=_own, args=(path, ready))
     owner.start()
     try:
-        assert ready.wait(30)
+        assert ready.wait(LIMIT_SECONDS)
         async with open_spool() as spool:
             assert not spool.is_writable
             with pytest.raises(SpoolUnavailableError, match="Another process"):

@@ -21,7 +21,7 @@ from tests.support.callbacks import body
 from tests.support.conditions import eventually
 from tests.support.containers import ROOT, docker, docker_fails
 
-pytestmark = [pytest.mark.container, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.container
 
 ROBOT: Final = "f6d30428-15d1-41e9-a952-0742eaaa5a31"
 COMPOSE_FILES: Final = [

@@ -17,6 +17,7 @@ from sam.callback.storage.robots import RobotRepository
 from sam.callback.storage.transaction import Transaction
 from sam.callback.storage.verdicts import Verdict
 from tests.support import repositories
+from tests.support.conditions import LIMIT_SECONDS
 from tests.support.databases import ROW_LOCKING, Database, PostgresDatabase, SqliteDatabase
 
 RECEIVED = datetime(2026, 3, 29, 1, 30, 15, 123000, tzinfo=UTC)
@@ -40,7 +41,7 @@ def open_repository(database: Database, settings_for: Callable[..., Settings]) -
 
 
 async def verdicts(repository: RobotRepository, *callbacks: Callback) -> list[Verdict]:
-    batch = await repositories.apply(repository, callbacks, timeout=5)
+    batch = await repositories.apply(repository, callbacks)
     assert batch.error is None
     return [applied.verdict for applied in batch.results]
 
@@ -63,7 +64,7 @@ async def test_a_row_that_is_refused_does_not_hold_up_the_others(
     database.add_robots(names)
     batch = [callback(name, "x" * 65 if name == "d-50" else "DONE") for name in names]
     async with open_repository() as repository:
-        applied_batch = await repositories.apply(repository, batch, timeout=10)
+        applied_batch = await repositories.apply(repository, batch)
     for name, applied in zip(names, applied_batch.results, strict=True):
         assert applied.verdict is (Verdict.REFUSED if name == "d-50" else UPDATED)
     statuses = database.statuses()
@@ -75,7 +76,7 @@ async def test_why_a_row_was_refused_is_told_in_the_databases_words(
     open_repository: OpenRepository,
 ) -> None:
     async with open_repository() as repository:
-        batch = await repositories.apply(repository, [callback(status="x" * 65)], timeout=5)
+        batch = await repositories.apply(repository, [callback(status="x" * 65)])
     [applied] = batch.results
     assert "length" in applied.reason or "too long" in applied.reason
 
@@ -156,8 +157,8 @@ async def test_a_missing_table_or_column_is_the_databases_fault(
 ) -> None:
     async with open_repository(**override) as repository:
         with pytest.raises(DatabaseUnavailableError, match=r"Check .*SQL_SAM_"):
-            await repository.probe(timeout=5)
-        batch = await repositories.apply(repository, [callback()], timeout=5)
+            await repository.probe(timeout=LIMIT_SECONDS)
+        batch = await repositories.apply(repository, [callback()])
     assert "Check " in str(batch.error)
     assert [applied.verdict for applied in batch.results] == [Verdict.UNKNOWN]
 
@@ -166,7 +167,7 @@ async def test_the_probe_changes_nothing(
     open_repository: OpenRepository, database: Database
 ) -> None:
     async with open_repository() as repository:
-        await repository.probe(timeout=5)
+        await repository.probe(timeout=LIMIT_SECONDS)
     assert database.statuses() == {"d-1": "RUNNING"}
 
 
@@ -201,7 +202,7 @@ async def test_what_keeps_the_update_from_its_row_is_not_taken_for_a_later_statu
             "CREATE TRIGGER keep BEFORE UPDATE ON robots FOR EACH ROW EXECUTE FUNCTION keep()"
         )
     async with open_repository(sql_sam_finished_column="finished") as repository:
-        batch = await repositories.apply(repository, [callback()], timeout=5)
+        batch = await repositories.apply(repository, [callback()])
     [applied] = batch.results
     assert applied.verdict is Verdict.FAILED
     assert "just after the UPDATE" in applied.reason
@@ -211,18 +212,23 @@ async def test_what_keeps_the_update_from_its_row_is_not_taken_for_a_later_statu
 async def test_many_locked_rows_take_hardly_more_time_than_one(
     database: Database, settings_for: Callable[..., Settings]
 ) -> None:
-    """With the time that the service has for them: the others are written, nothing is an outage."""
+    """The others are written; nothing is an outage.
+
+    One lock is waited for for a second. So many seconds as there are locks would be too late.
+    """
     names = [f"d-{number}" for number in range(1, 41)]
     locked = names[1::2]
     database.add_robots(names[1:])
-    connector = DatabaseConnector(settings_for(database, callback_db_timeout=2, sql_sam_pool_max=1))
+    settings = settings_for(database, callback_db_timeout=4, sql_sam_pool_max=1)
+    connector = DatabaseConnector(settings)
     await connector.open()
     try:
         with closing(pyodbc.connect(database.connection_string)) as other:
             for name in locked:
                 other.execute('UPDATE robots SET status = status WHERE "deploymentId" = ?', name)
-            repository = RobotRepository(
-                connector, settings_for(database, callback_db_timeout=2, sql_sam_pool_max=1)
+            repository = RobotRepository(connector, settings)
+            batch = await repositories.apply(
+                repository, [callback(name) for name in names], timeout=0.9 * len(locked)
             )
             batch = await repositories.apply(
                 repository, [callback(name) for name in names], timeout=2
@@ -231,7 +237,7 @@ async def test_many_locked_rows_take_hardly_more_time_than_one(
         for name, applied in zip(names, batch.results, strict=True):
             assert applied.verdict is (Verdict.FAILED if name in locked else UPDATED)
         if isinstance(database, PostgresDatabase):  # and the next one waits for as long as before
-            assert await connector.run(_lock_timeout, timeout=2) == "500ms"
+            assert await connector.run(_lock_timeout, timeout=LIMIT_SECONDS) == "1s"
     finally:
         await connector.close()
 
@@ -249,7 +255,7 @@ async def test_a_row_that_is_locked_does_not_hold_up_the_others(
         other.execute("UPDATE robots SET status = status WHERE \"deploymentId\" = 'd-2'")
         async with open_repository(callback_db_timeout=0.4) as repository:
             batch = await repositories.apply(
-                repository, [callback("d-1"), callback("d-2"), callback("d-3")], timeout=5
+                repository, [callback("d-1"), callback("d-2"), callback("d-3")]
             )
     assert [a.verdict for a in batch.results] == [UPDATED, Verdict.FAILED, UPDATED]
     assert database.statuses() == {"d-1": "DONE", "d-2": "RUNNING", "d-3": "DONE"}
@@ -272,7 +278,7 @@ async def test_what_fails_at_the_commit_holds_up_none_but_itself(
     database.add_robots(["d-2", "d-3"])
     async with open_repository() as repository:
         batch = await repositories.apply(
-            repository, [callback("d-1"), callback("d-2", "BAD"), callback("d-3")], timeout=5
+            repository, [callback("d-1"), callback("d-2", "BAD"), callback("d-3")]
         )
     assert [a.verdict for a in batch.results] == [UPDATED, Verdict.REFUSED, UPDATED]
     assert database.statuses() == {"d-1": "DONE", "d-2": "RUNNING", "d-3": "DONE"}
@@ -287,7 +293,7 @@ async def test_the_values_of_a_row_are_not_in_the_reason(
     database.execute("UPDATE robots SET payload = 'ES79'")
     async with open_repository(sql_sam_payload_column=column) as repository:
         batch = await repositories.apply(
-            repository, [callback(status="BAD", payload=b'{"iban": "ES79"}')], timeout=5
+            repository, [callback(status="BAD", payload=b'{"iban": "ES79"}')]
         )
     [applied] = batch.results
     assert applied.verdict is Verdict.REFUSED

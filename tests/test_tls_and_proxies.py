@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
 from sam.callback.certificates import CertificateError, server_context
 from sam.callback.settings import SettingsError, load_settings
 from tests.support.callbacks import body
+from tests.support.conditions import LIMIT_SECONDS
 from tests.support.databases import SqliteDatabase
 from tests.support.service import KEY, Service, run_to_its_end
 
@@ -98,7 +99,7 @@ def test_nothing_older_than_tls_1_2_is_spoken(
         warnings.simplefilter("ignore", DeprecationWarning)
         context.minimum_version = context.maximum_version = version
     context.set_ciphers("DEFAULT:@SECLEVEL=0")  # without which OpenSSL 3 would not try the old ones
-    with socket.create_connection(("127.0.0.1", service.port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", service.port), timeout=LIMIT_SECONDS) as connection:
         if is_spoken:
             with context.wrap_socket(connection, server_hostname="127.0.0.1") as secure:
                 assert secure.version() == version.name.replace("_", ".")

@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from tests.support.callbacks import body
+from tests.support.conditions import LIMIT_SECONDS
 from tests.support.databases import SqliteDatabase
 from tests.support.raw import KEY_HEADER, Wire, request
 from tests.support.service import Service
@@ -28,8 +29,8 @@ def start(
     def start(**environment: str) -> Service:
         return start_service(
             SQL_SAM_CONNECTION_STRING=sqlite_database.connection_string,
+            **{"CALLBACK_HEADER_TIMEOUT": "10", **environment},  # of which a third is spared
             CALLBACK_MAX_CONNECTIONS=str(ROOM),
-            **environment,
         )
 
     return start
@@ -156,7 +157,11 @@ room = provide_for({connections})
 print(room, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 """
     output = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=30
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=LIMIT_SECONDS,
     ).stdout.splitlines()
     return [int(number) for number in output[-1].split()], output[:-1]
 

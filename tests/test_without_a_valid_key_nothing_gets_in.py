@@ -12,6 +12,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from sam.callback.service.api_key import ApiKeyMiddleware
 from tests.support.callbacks import body
+from tests.support.conditions import LIMIT_SECONDS
 from tests.support.databases import SqliteDatabase
 from tests.support.service import KEY, Service
 
@@ -69,7 +70,7 @@ def test_a_known_and_an_unknown_path_get_the_same_answer(service: Service) -> No
 
 
 def test_the_body_is_not_waited_for(service: Service) -> None:
-    with socket.create_connection(("127.0.0.1", service.port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", service.port), timeout=LIMIT_SECONDS) as connection:
         connection.sendall(b"POST /callback HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n")
         assert connection.recv(100).startswith(b"HTTP/1.1 401 ")
 

@@ -22,6 +22,10 @@ POSTGRESQL_OPTIONS: Final = "UseServerSidePrepare=0;"
 on the server, and a request of theirs takes 6 round trips instead of 2 (seen with 13.02)."""
 
 
+LOCK_WAIT_MS: Final = 1_000
+"""How long SQLite waits for another's lock."""
+
+
 class DatabaseName(StrEnum):
     """Which database, and how far away it is."""
 
@@ -158,7 +162,7 @@ def sqlite_target(path: Path, rows: int, *, callbacks_for: int | None = None) ->
                 "SELECT deploymentId FROM robots WHERE rowid % ? = 0", (step,)
             )
         ]
-    return Target(database.connection_string, ids[:callbacks_for])
+    return Target(database.waiting_for_locks(LOCK_WAIT_MS), ids[:callbacks_for])
 
 
 def _durability(connection: pyodbc.Connection, name: DatabaseName) -> str:

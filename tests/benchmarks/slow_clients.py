@@ -8,6 +8,7 @@ costs to send those bytes. By how much the two differ before the siege is told a
 a callback takes that comes over a new connection.
 """
 
+import math
 import re
 import resource
 import signal
@@ -23,6 +24,7 @@ from typing import Annotated, Final
 
 import typer
 
+from tests.benchmarks.databases import LOCK_WAIT_MS
 from tests.benchmarks.newcomers import coming
 from tests.benchmarks.server import KEY, Server, running
 from tests.benchmarks.slow_sender import KINDS, NUMBER, sending_slowly
@@ -123,7 +125,7 @@ def contender(directory: Path) -> Iterator[Contender]:
     database.add_robots(["d-1"])
     script = directory / "callback.lua"
     script.write_text(_SCRIPT.format(key=KEY, body=body("d-1", "RUN_COMPLETED").decode()))
-    environment = {"SQL_SAM_CONNECTION_STRING": database.connection_string}
+    environment = {"SQL_SAM_CONNECTION_STRING": database.waiting_for_locks(LOCK_WAIT_MS)}
     with running(Subject.SERVICE, environment, directory) as server:
         command = [
             *("wrk", "-t1", f"-c{GOOD}", f"-d{_WRK_SECONDS}s", "--timeout", "30s"),
@@ -166,7 +168,9 @@ class Comparison:
         """The median of the ratios of neighbouring turns, and what half of them lie between."""
         pairs = zip(self.calm, self.besieged, strict=True)
         low, middle, high = statistics.quantiles(
-            (besieged.rate / calm.rate for calm, besieged in pairs), n=4
+            # Nothing is a multiple of no callbacks.
+            (besieged.rate / calm.rate if calm.rate else math.nan for calm, besieged in pairs),
+            n=4,
         )
         return f"{middle:.2f} ({low:.2f} to {high:.2f})"
 

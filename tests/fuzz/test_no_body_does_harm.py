@@ -18,7 +18,7 @@ from tests.support.databases import SqliteDatabase
 from tests.support.load import spooled
 from tests.support.service import Service
 
-pytestmark = [pytest.mark.fuzz, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.fuzz
 
 MIB: Final = 1 << 20
 ROBOTS: Final = [f"d-{number}" for number in range(20)] + ["ñandú-🤖", "e\u0301", "\u202ed", "İ"]

@@ -15,7 +15,7 @@ from tests.support.databases import SqliteDatabase
 from tests.support.load import spooled
 from tests.support.service import Service
 
-pytestmark = [pytest.mark.fuzz, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.fuzz
 
 CONNECTIONS = 32
 ENOUGH_FAULTS = 30  # were each a hang, the rest would take the day

@@ -1,6 +1,8 @@
 """Real databases over real ODBC: SQLite, a PostgreSQL server of the tests' own, SQL Server."""
 
+import contextlib
 import os
+import secrets
 import shutil
 import socket
 import sqlite3
@@ -10,9 +12,11 @@ import uuid
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import pyodbc
+
+from tests.support.conditions import LIMIT_SECONDS
 
 ROBOT = ("d-1", "RUNNING")
 SAM_TEST_SQLSERVER = "SAM_TEST_SQLSERVER"
@@ -45,9 +49,8 @@ class Database(Protocol):
 class SqliteDatabase:
     """A SQLite file, written to with Python's own sqlite3 and read so."""
 
-    def __init__(self, path: Path, *, timeout_ms: int = 1000) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
-        self._timeout_ms = timeout_ms
         self.execute("PRAGMA journal_mode = WAL")
         self.execute(
             "CREATE TABLE robots (deploymentId VARCHAR(128) UNIQUE, status VARCHAR(64) NOT NULL"
@@ -56,17 +59,21 @@ class SqliteDatabase:
 
     @property
     def connection_string(self) -> str:
+        return self.waiting_for_locks(LIMIT_SECONDS * 1000)
+
+    def waiting_for_locks(self, milliseconds: int) -> str:
+        """The connection string of somebody who waits so long for another's lock."""
         return (
             f"DRIVER=SQLite3;Database={self.path};SyncPragma=FULL;JournalMode=WAL;"
-            f"Timeout={self._timeout_ms};"
+            f"Timeout={milliseconds};"
         )
 
     def execute(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
-        with closing(sqlite3.connect(self.path, timeout=30)) as connection, connection:
+        with closing(sqlite3.connect(self.path, timeout=LIMIT_SECONDS)) as connection, connection:
             return connection.execute(sql, parameters).fetchall()
 
     def add_robots(self, deployment_ids: Iterable[str]) -> None:
-        with closing(sqlite3.connect(self.path, timeout=30)) as connection, connection:
+        with closing(sqlite3.connect(self.path, timeout=LIMIT_SECONDS)) as connection, connection:
             connection.executemany(
                 "INSERT INTO robots (deploymentId, status) VALUES (?, 'RUNNING')",
                 [(deployment_id,) for deployment_id in deployment_ids],
@@ -248,9 +255,15 @@ def _postgres_binaries() -> Path:
     return Path(found).parent
 
 
+_PORTS: Final = range(20_000, 32_000)
+"""No system gives one of these to an outgoing connection, between the look at it and its use."""
+
+
 def free_port() -> int:
     """Find a port that nobody listens on."""
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    while True:
+        # Not by `random`: pytest-randomly gives all workers the same seed.
+        port = _PORTS[secrets.randbelow(len(_PORTS))]
+        with closing(socket.socket()) as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port

@@ -13,7 +13,7 @@ from typing import Final
 import httpx
 import trustme
 
-from tests.support.conditions import eventually
+from tests.support.conditions import LIMIT_SECONDS, eventually
 from tests.support.databases import PostgresDatabase, free_port
 from tests.support.service import Service
 
@@ -65,12 +65,12 @@ class Fleet:
         assert old.stop() == 0
         self.ended.append(old)
         new = self.instances[number] = self._start_instance(number, key)
-        new.wait_for_event("callback", 30)
+        new.wait_for_event("callback")
 
     def close(self) -> None:
         """End all three; the instances without their drain, as nobody sends any more."""
         self._proxy.send_signal(signal.SIGTERM)
-        self._proxy.wait(10)
+        self._proxy.wait(LIMIT_SECONDS)
         for instance in self.instances:
             instance.send_signal(signal.SIGTERM)
         for instance in self.instances:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Self
 
 from tests.support.callbacks import body
-from tests.support.conditions import eventually
+from tests.support.conditions import LIMIT_SECONDS, eventually
 from tests.support.service import KEY
 
 
@@ -80,7 +80,7 @@ class Load:
 
     def __exit__(self, *_: object) -> None:
         self._is_stopping.set()
-        self._thread.join(60)
+        self._thread.join(LIMIT_SECONDS)
 
     @property
     def answered(self) -> list[Sent]:
@@ -90,7 +90,7 @@ class Load:
     def wait_for(self, number: int) -> None:
         """Wait until so many more were answered 2xx."""
         target = len(self.answered) + number
-        eventually(lambda: len(self.answered) >= target, 60)
+        eventually(lambda: len(self.answered) >= target)
 
     @property
     def refused(self) -> list[Sent]:
@@ -127,7 +127,7 @@ class Load:
         sent = Sent(deployment_id, status, time.monotonic())
         self.all.append(sent)
         writer.write(f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(LIMIT_SECONDS):
             answer = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
             length = int(answer.partition("content-length: ")[2].partition("\r\n")[0])
             answer_body = await reader.readexactly(length)
@@ -142,7 +142,7 @@ def spooled(path: Path) -> dict[str, tuple[str, str]]:
     """What a spool file holds: the kind and the status of each deployment."""
     if not path.exists():
         return {}
-    with closing(sqlite3.connect(path, timeout=30)) as connection:
+    with closing(sqlite3.connect(path, timeout=LIMIT_SECONDS)) as connection:
         return {
             deployment_id: (kind, status)
             for deployment_id, kind, status in connection.execute(

@@ -7,6 +7,8 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from tests.support.conditions import LIMIT_SECONDS
+
 T = TypeVar("T")
 
 
@@ -76,7 +78,7 @@ class Proxy:
         self._loop.close()
 
     def _do(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(10)
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(LIMIT_SECONDS)
 
     def _call(self, function: Callable[[], object]) -> None:
         done = threading.Event()
@@ -86,12 +88,12 @@ class Proxy:
             done.set()
 
         self._loop.call_soon_threadsafe(call)
-        done.wait(10)
+        done.wait(LIMIT_SECONDS)
 
     async def _end(self) -> None:
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         if tasks:
-            await asyncio.wait(tasks, timeout=5)
+            await asyncio.wait(tasks, timeout=LIMIT_SECONDS)
 
     async def _serve(self, port: int) -> asyncio.Server:
         return await asyncio.start_server(self._forward, "127.0.0.1", port)

@@ -4,6 +4,7 @@ import socket
 import ssl
 from typing import Final, Self
 
+from tests.support.conditions import LIMIT_SECONDS
 from tests.support.service import KEY, Service
 
 KEY_HEADER: Final = f"X-API-KEY: {KEY}\r\n".encode()
@@ -29,10 +30,10 @@ def request(
 
 
 class Wire:
-    """A connection to the service, on which nothing waits longer than 20 s."""
+    """A connection to the service, on which nothing waits longer than a minute."""
 
     def __init__(self, service: Service, *, tls: ssl.SSLContext | None = None) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", service.port), timeout=20)
+        self._socket = socket.create_connection(("127.0.0.1", service.port), timeout=LIMIT_SECONDS)
         if tls is not None:
             self._socket = tls.wrap_socket(self._socket, server_hostname="localhost")
         self._file = self._socket.makefile("rb")
@@ -106,7 +107,7 @@ class Wire:
         except ConnectionError:
             return False
         finally:
-            self._socket.settimeout(20)
+            self._socket.settimeout(LIMIT_SECONDS)
         return False
 
     def is_open(self) -> bool:
@@ -119,4 +120,4 @@ class Wire:
         except ConnectionError:
             return False
         finally:
-            self._socket.settimeout(20)
+            self._socket.settimeout(LIMIT_SECONDS)

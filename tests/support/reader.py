@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from tests.support.conditions import eventually
-from tests.support.service import clean_environment
+from tests.support.conditions import LIMIT_SECONDS, eventually
+from tests.support.service import PATIENT, clean_environment
 
 LOG: Final = "service.log"
 """The file that `after_make_run` writes the service's log to."""
@@ -40,8 +41,21 @@ class Reader:
         Raises:
             subprocess.CalledProcessError: If it failed.
         """
+        with self.begins(command) as process:
+            output, errors = process.communicate(answer, timeout=LIMIT_SECONDS)
+        if process.returncode:
+            raise subprocess.CalledProcessError(process.returncode, command, output, errors)
+        return output
+
+    @contextmanager
+    def begins(self, command: str) -> "Iterator[subprocess.Popen[str]]":
+        """Run a command of a page in a terminal of its own, where Ctrl-C can be pressed.
+
+        Args:
+            command: As `types` takes it.
+        """
         scripts = Path(sys.executable).parent
-        run = subprocess.run(
+        process = subprocess.Popen(
             ["sh", "-ec", command.replace(":8000/", f":{self._port}/").replace("uv run ", "")],  # noqa: S607 - as a reader's
             cwd=self.directory,
             env=clean_environment(
@@ -49,14 +63,23 @@ class Reader:
                 PATH=f"{scripts}:{os.environ['PATH']}",
                 **self._variables,
             ),
-            input=answer,
-            capture_output=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
             encoding="utf-8",
-            timeout=30,
-            check=True,
+            start_new_session=True,
         )
-        return run.stdout
+        with process:
+            try:
+                yield process
+            finally:
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGKILL)
+
+    def press_ctrl_c(self, process: "subprocess.Popen[str]") -> None:
+        """Press Ctrl-C in the terminal of a command that `begins` has begun."""
+        os.killpg(process.pid, signal.SIGINT)
 
 
 @contextmanager
@@ -67,7 +90,7 @@ def after_make_run(directory: Path, **variables: str) -> Iterator[Reader]:
         process = subprocess.Popen(
             [sys.executable, "-m", "sam.callback", "serve", "--embedded"],
             cwd=directory,
-            env=clean_environment(CALLBACK_PORT="0", **variables),
+            env=clean_environment(**{**PATIENT, "CALLBACK_PORT": "0", **variables}),
             stdout=output,
             stderr=subprocess.DEVNULL,
         )
@@ -81,5 +104,5 @@ def after_make_run(directory: Path, **variables: str) -> Iterator[Reader]:
         yield Reader(directory, ports()[0], **variables)
     finally:
         process.terminate()
-        process.wait(timeout=12)
+        process.wait(LIMIT_SECONDS)
     assert process.returncode == 0

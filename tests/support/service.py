@@ -14,10 +14,25 @@ from typing import Any, Final
 import httpx
 
 from tests.support import log_lines, printed, processes
+from tests.support.conditions import LIMIT_SECONDS
 
 KEY: Final = printed.KEY
-START_SECONDS: Final = 30
-STOP_SECONDS: Final = 12
+
+PATIENT: Final = {
+    "CALLBACK_BODY_TIMEOUT": "600",
+    "CALLBACK_DB_TIMEOUT": "60",
+    "CALLBACK_HEADER_TIMEOUT": "600",
+    "CALLBACK_KEEP_ALIVE_TIMEOUT": "3600",
+    "SQL_SAM_LOGIN_TIMEOUT": "60",
+}
+"""The time-outs of every service in the tests, which no machine meets by being slow.
+
+A test of a time-out, or of what needs one (a lock is waited for a quarter of CALLBACK_DB_TIMEOUT, a
+new connection spared a third of CALLBACK_HEADER_TIMEOUT), sets its own.
+"""
+
+PATIENT_SETTINGS: Final = {name.lower(): value for name, value in PATIENT.items()}
+"""The same, for a test that has the service's parts in its own process."""
 
 
 def clean_environment(**variables: str) -> dict[str, str]:
@@ -51,13 +66,13 @@ class Service:
             arguments,
             directory,
             clean_environment(
-                **{"CALLBACK_PORT": "0", "CALLBACK_HOST": "127.0.0.1", **environment}
+                **{**PATIENT, "CALLBACK_PORT": "0", "CALLBACK_HOST": "127.0.0.1", **environment}
             ),
             fresh=fresh,
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        listening = self.wait_for_line(lambda line: line["event"] == "listening", START_SECONDS)
+        listening = self.wait_for_line(lambda line: line["event"] == "listening")
         self.port: int = listening["port"]
         self.url = f"http://127.0.0.1:{self.port}"
 
@@ -67,7 +82,7 @@ class Service:
 
     def client(self, **options: Any) -> httpx.Client:  # noqa: ANN401 - httpx's own
         """A client that has the key."""
-        return httpx.Client(base_url=self.url, headers={"X-API-KEY": KEY}, timeout=20, **options)
+        return httpx.Client(base_url=self.url, headers={"X-API-KEY": KEY}, **options)
 
     def post(self, content: bytes, **headers: "str | bytes") -> httpx.Response:
         """POST a body to /callback, with the key."""
@@ -78,9 +93,7 @@ class Service:
             }
             return client.post("/callback", content=content, headers=as_bytes)
 
-    def wait_for_line(
-        self, matches: Callable[[dict[str, Any]], bool], seconds: float = 10
-    ) -> dict[str, Any]:
+    def wait_for_line(self, matches: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         """Wait until a line that matches has been written."""
 
         def found() -> dict[str, Any] | None:
@@ -88,20 +101,20 @@ class Service:
 
         with self._arrived:
             if not self._arrived.wait_for(
-                lambda: found() or self._process.poll() is not None, timeout=seconds
+                lambda: found() or self._process.poll() is not None, LIMIT_SECONDS
             ):
-                raise AssertionError(f"no such line within {seconds} s; there are: {self.lines}")
+                raise AssertionError(f"no such line came; there are: {self.lines}")
         if line := found():
             return line
-        self._reader.join(timeout=5)
+        self._reader.join(LIMIT_SECONDS)
         if line := found():
             return line
         self._exit_status = self._process.wait()
         raise AssertionError(f"the service ended: {self._errors()} {self.output}")
 
-    def wait_for_event(self, event: str, seconds: float = 10) -> dict[str, Any]:
+    def wait_for_event(self, event: str) -> dict[str, Any]:
         """Wait for a line with this event."""
-        return self.wait_for_line(lambda line: line["event"] == event, seconds)
+        return self.wait_for_line(lambda line: line["event"] == event)
 
     def send_signal(self, signal_number: int) -> None:
         """Send it a signal, if it still runs."""
@@ -125,7 +138,7 @@ class Service:
 
     def _end(self) -> int:
         try:
-            status = self._process.wait(STOP_SECONDS)
+            status = self._process.wait(LIMIT_SECONDS)
         except subprocess.TimeoutExpired:
             self.kill()
             raise
@@ -136,7 +149,7 @@ class Service:
 
     def _errors(self) -> str:
         """Return what it wrote to standard error, once it has ended; search both streams."""
-        self._reader.join(timeout=5)
+        self._reader.join(LIMIT_SECONDS)
         assert self._process.stderr is not None
         assert self._process.stdout is not None
         if self._process.stderr.closed:
@@ -163,13 +176,15 @@ def run_to_its_end(
     directory: Path, environment: Mapping[str, str], *arguments: str, fresh: bool = False
 ) -> "subprocess.CompletedProcess[str]":
     """Run the command line until it ends by itself; search what it printed for secrets."""
-    process = processes.start(arguments, directory, clean_environment(**environment), fresh=fresh)
+    process = processes.start(
+        arguments, directory, clean_environment(**{**PATIENT, **environment}), fresh=fresh
+    )
     assert process.stdout is not None
     assert process.stderr is not None
     with process.stdout as out, process.stderr as err, ThreadPoolExecutor(2) as readers:
         printing = [readers.submit(stream.read) for stream in (out, err)]
         try:
-            status = process.wait(60)
+            status = process.wait(LIMIT_SECONDS)
         finally:
             process.kill()  # unless it has ended
         printed_on = [stream.result() for stream in printing]
@@ -194,6 +209,6 @@ def log_something(what: str, line_format: str = "json") -> "subprocess.Completed
         capture_output=True,
         text=True,
         encoding="utf-8",
-        timeout=30,
+        timeout=LIMIT_SECONDS,
         check=False,
     )

@@ -20,6 +20,7 @@ from typing import Any, Final
 import mssql_python_odbc
 
 from tests.support import tds_wire as wire
+from tests.support.service import PATIENT_SETTINGS
 from tests.support.tds_wire import Parameter, Reader
 
 _BATCH, _CALL, _ATTENTION, _TRANSACTION, _LOGIN, _PRELOGIN = 1, 3, 6, 14, 16, 18
@@ -83,7 +84,8 @@ class TdsServer:
 
     Attributes:
         port: Where it listens.
-        answer: Gives the results of a statement, one after the other.
+        answer: Gives the results of a statement, one after the other; none where it hangs, until
+            the driver gives it up.
         login_error: What every login is refused with, if set.
     """
 
@@ -143,6 +145,7 @@ def settings_for_sql_server(port: int, driver: str) -> dict[str, Any]:
         "sql_sam_user": "sam",
         "sql_sam_password": "hush-hush",
         "sql_sam_encrypt": "no",
+        **PATIENT_SETTINGS,
     }
 
 
@@ -208,7 +211,10 @@ class _Conversation:
         reader = Reader(body)
         reader.skip_headers()
         text = reader.take(len(body)).decode("utf-16-le")
-        *others, last = self._server.respond(Statement(text))
+        answers = self._server.respond(Statement(text))
+        if not answers:
+            return b""
+        *others, last = answers
         return b"".join(_result(each, wire.DONE, more=each is not last) for each in [*others, last])
 
     def _change_transaction(self, body: bytes) -> bytes:
@@ -253,6 +259,8 @@ class _Conversation:
         elif name == "sp_executesql":
             text, values = parameters[0].value, parameters[2:]
         answers = self._server.respond(Statement(text, tuple(values), name))
+        if not answers:
+            return b""
         results = b"".join(_result(each, wire.DONE_IN_PROCEDURE, more=True) for each in answers)
         has_failed = any(isinstance(each, Error) for each in answers)
         return (
