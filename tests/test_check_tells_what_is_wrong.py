@@ -131,6 +131,19 @@ def test_a_name_with_an_underscore_is_not_taken_for_another(
     assert checked.text("column deploymentId").startswith("varchar(99)")
 
 
+def test_times_in_the_future_are_another_writers(check: Check, database: Database) -> None:
+    database.execute("UPDATE robots SET finished = '2126-01-01 00:00:00'")
+    checked = check(database, SQL_SAM_FINISHED_COLUMN="finished")
+    assert (checked.exit_status, checked.not_ok) == (0, {"times of reception": "warning"})
+    assert "2126-01-01 00:00:00" in checked.text("times of reception")
+    assert "nobody else writes" in checked.text("times of reception")
+
+
+def test_times_are_not_read_where_their_column_is_wrong(check: Check, database: Database) -> None:
+    checked = check(database, SQL_SAM_FINISHED_COLUMN="nowhere")
+    assert checked.level("times of reception") == "not_checked"
+
+
 def test_no_index(check: Check, database: Database) -> None:
     database.execute(
         'CREATE TABLE bare (status VARCHAR(64), "deploymentId" VARCHAR(64), other INTEGER)'

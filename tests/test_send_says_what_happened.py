@@ -16,6 +16,7 @@ from typer.testing import CliRunner, Result
 
 from sam.callback.commands import app
 from sam.callback.commands.client.answers import Fault
+from sam.callback.model import Outcome
 from sam.callback.settings import Settings
 from tests.support.conditions import LIMIT_SECONDS
 from tests.support.databases import SqliteDatabase
@@ -120,7 +121,7 @@ def test_a_real_service_takes_it(service: Service, sqlite_database: SqliteDataba
     assert early.stdout.startswith("unmatched: no row has this deployment yet")
 
 
-@pytest.mark.parametrize("outcome", ["updated", "queued", "unmatched", "dead_letter"])
+@pytest.mark.parametrize("outcome", Outcome)
 def test_each_outcome_is_explained(outcome: str, respx_mock: respx.MockRouter) -> None:
     respx_mock.post(URL).mock(return_value=taken(outcome))
     result = send("d-1")

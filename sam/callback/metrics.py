@@ -90,7 +90,10 @@ class Replayed(StrEnum):
     """What a try to apply an entry of the spool came to."""
 
     APPLIED = "applied"
-    """It is in the database, or the database has a later one."""
+    """It is in the database."""
+
+    SUPERSEDED = "superseded"
+    """It was not written: the database has a later one."""
 
     UNMATCHED = "unmatched"
     """There is no such row yet."""

@@ -11,7 +11,10 @@ class Outcome(StrEnum):
     """What became of a callback that was answered 200."""
 
     UPDATED = "updated"
-    """Committed in the database."""
+    """Committed in the database: the row has this status."""
+
+    SUPERSEDED = "superseded"
+    """Not written, on purpose: the row has the status of a later callback."""
 
     QUEUED = "queued"
     """The database could not take it: on disk, will be applied."""

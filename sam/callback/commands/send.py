@@ -37,6 +37,8 @@ EPILOG: Final = "Exit status\n\n" + "\n".join(
 )
 MEANINGS: Final = {
     Outcome.UPDATED: "it is committed in SAM's table.",
+    Outcome.SUPERSEDED: "it was not written: the row has the status of a later callback, or a "
+    "later time in SQL_SAM_FINISHED_COLUMN.",
     Outcome.QUEUED: "it is safe on the service's disk, and applied when the database can take it.",
     Outcome.UNMATCHED: "no row has this deployment yet; it is safe on the service's disk, and "
     "applied when there is one.",

@@ -1,7 +1,7 @@
 """The policy: the database first, else the spool; nothing is answered before it is safe."""
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from sam.callback.inbox.batcher import Batcher, Group, now
@@ -24,6 +24,8 @@ MAX_PASSED_BY: Final = 100_000
 
 NO_ROW_YET: Final = "No row has this deployment yet."
 OLDER_IN_SPOOL: Final = "An older callback of the deployment is in the spool."
+LATER_IN_ROW: Final = "The row has a later time in the finished column: it was not written."
+LATER_IN_BATCH: Final = "A later callback of the deployment came with it, and was written instead."
 
 _log = get_logger(__name__)
 
@@ -50,12 +52,14 @@ class Recorded:
         reason: Why it is not in the database, if it is not.
         seconds: How long its batch took.
         batch_size: How many deployments were in its batch.
+        status: What was written, where callbacks of one deployment went together.
     """
 
     outcome: Outcome
     reason: str
     seconds: float
     batch_size: int
+    status: str = ""
 
 
 _Group = Group[Recorded]
@@ -159,6 +163,8 @@ class Recorder:
             recorded = await self.batcher.submit(callback, now() + self._time_limit)
         finally:
             self.in_flight -= 1
+        if recorded.status not in {"", status}:
+            recorded = replace(recorded, outcome=Outcome.SUPERSEDED, reason=LATER_IN_BATCH)
         self._metrics.callbacks[recorded.outcome].inc()
         return recorded
 
@@ -246,6 +252,7 @@ class Recorder:
         self.learn(batch, now() - begun, timeout, Source.CALLBACK)
         seconds = now() - started
         updated = Recorded(Outcome.UPDATED, "", seconds, batch_size)
+        superseded = Recorded(Outcome.SUPERSEDED, LATER_IN_ROW, seconds, batch_size)
         to_spool = []
         for group, applied in zip(groups, batch.results, strict=True):
             match applied.verdict:
@@ -253,7 +260,12 @@ class Recorder:
                     self._health.matched()
                     if group.is_blind:
                         self._pass_by(group)
-                    group.resolve(updated)
+                    if applied.verdict is Verdict.SUPERSEDED:
+                        group.resolve(superseded)
+                    elif len(group.waiters) > 1:
+                        group.resolve(replace(updated, status=group.callback.status))
+                    else:
+                        group.resolve(updated)
                 case Verdict.UNMATCHED:
                     self._health.missed()
                     to_spool.append(_Spooling(group, Kind.UNMATCHED, NO_ROW_YET, failures=1))

@@ -32,7 +32,7 @@ GRACE_SECONDS: Final = 600.0
 """How long a database that was away is tried before what is too old becomes a dead letter."""
 
 _NS = 1_000_000_000
-_DONE = {Verdict.UPDATED, Verdict.SUPERSEDED}
+_DONE = {Verdict.UPDATED: Replayed.APPLIED, Verdict.SUPERSEDED: Replayed.SUPERSEDED}
 
 _log = get_logger(__name__)
 
@@ -219,13 +219,13 @@ class Replayer:
             self._recorder.batcher.wake()
 
     async def _settle(self, entries: list[tuple[Entry, int]], results: list[Applied]) -> None:
-        done: list[Entry] = []
+        done: list[tuple[Entry, Verdict]] = []
         moved: list[tuple[Entry, Kind, str]] = []
         for (entry, failures), applied in zip(entries, results, strict=True):
             if applied.verdict in _DONE:
                 self._health.matched()
-                self._metrics.replayed[Replayed.APPLIED].inc()
-                done.append(entry)
+                self._metrics.replayed[_DONE[applied.verdict]].inc()
+                done.append((entry, applied.verdict))
                 continue
             kind, reason = self._kind_after(entry, applied)
             self._metrics.replayed[_result(kind, applied.verdict)].inc()
@@ -236,7 +236,7 @@ class Replayer:
             elif kind is Kind.UNMATCHED:
                 self._schedule.make_due(entry.number)
         not_moved = await self._spool.settle(
-            [entry.number for entry in done],
+            [entry.number for entry, _ in done],
             [(entry.number, kind, reason) for entry, kind, reason in moved],
         )
         moved = [each for each in moved if each[0].number not in not_moved]
@@ -283,9 +283,12 @@ class Replayer:
         return now - entry.number > self._unmatched_ttl * _NS
 
 
-def _tell(applied: list[Entry], dead: list[tuple[Entry, str]]) -> None:
-    for entry in applied:
-        _log.info("replayed", deployment_id=entry.deployment_id, status=entry.status)
+def _tell(done: list[tuple[Entry, Verdict]], dead: list[tuple[Entry, str]]) -> None:
+    for entry, verdict in done:
+        if verdict is Verdict.SUPERSEDED:
+            _log.warning("superseded", deployment_id=entry.deployment_id, status=entry.status)
+        else:
+            _log.info("replayed", deployment_id=entry.deployment_id, status=entry.status)
     for entry, reason in dead:
         _log.error(
             "dead_letter", deployment_id=entry.deployment_id, status=entry.status, reason=reason

@@ -172,7 +172,8 @@ CALLBACK_OPERATION: Final[dict[str, Any]] = {
     },
     "responses": {
         200: {
-            "description": "The callback is safe: `updated`, committed in the database; or on disk "
+            "description": "The callback is safe: `updated`, committed in the database; "
+            "`superseded`, not written, as the row has the status of a later callback; or on disk "
             "here, as `queued` (the database could not take it), `unmatched` (no such row yet) or "
             "`dead_letter` (the database refuses it for good).",
             "content": {

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sam.callback.logs import get_logger
 from sam.callback.metrics import UNKNOWN, Metrics
+from sam.callback.model import Outcome
 from sam.callback.service.repeated import RepeatedLines
 
 HEADER = "X-Request-ID"
@@ -136,7 +137,8 @@ def _write(scope: Scope, event: str, http_status: int, duration: float) -> None:
     known["client"] = scope["client"][0] if scope.get("client") else None
     known["duration_ms"] = round(duration * 1000, 3)
     if event == "callback":
-        _log.info("callback", **known)
+        write = _log.warning if known["outcome"] is Outcome.SUPERSEDED else _log.info
+        write("callback", **known)
     elif event == "request":
         write = _log.debug if scope["path"] in _PROBES else _log.info
         write("request", method=scope["method"], path=scope["path"], **known)

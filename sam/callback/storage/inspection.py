@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Final
 
@@ -20,7 +21,7 @@ from sam.callback.storage.errors import (
     is_connection_lost,
     is_permission_missing,
 )
-from sam.callback.storage.statements import Table, select_none
+from sam.callback.storage.statements import Statement, Table, select_none
 from sam.callback.storage.transaction import Transaction
 
 GRACE_SECONDS: Final = 0.5
@@ -29,6 +30,13 @@ GRACE_SECONDS: Final = 0.5
 CLOSE_SECONDS: Final = 0.25
 """How long closing may take."""
 
+SCAN_SECONDS: Final = 5
+"""How long the whole table may be read for."""
+
+CLOCK_TOLERANCE: Final = timedelta(minutes=1)
+"""How far the clocks of two machines may be apart."""
+
+_TIMES: Final = "times of reception"
 _ID_LENGTH: Final = 36
 _FIRST: Final = 1
 _ROUNDING = {"datetime", "smalldatetime"}
@@ -55,6 +63,8 @@ async def inspect_database(settings: Settings) -> list[Finding]:
         await connector.run(
             inspector.inspect, timeout=settings.sql_sam_login_timeout + GRACE_SECONDS
         )
+        if inspector.can_read_times:
+            await connector.run(inspector.inspect_times, timeout=SCAN_SECONDS)
     except DatabaseUnavailableError as error:
         failure = str(error)
     with contextlib.suppress(TimeoutError):
@@ -85,6 +95,9 @@ class _Inspector:
                 level = Level.WRONG if failure else Level.NOT_CHECKED
                 findings.append(Finding(subject, level, failure or "It depends on the others."))
                 failure = ""
+        if self._table.finished and _TIMES not in looked_at:
+            why = failure or "It depends on the others."
+            findings.append(Finding(_TIMES, Level.NOT_CHECKED, why))
         return findings
 
     def inspect(self, transaction: Transaction) -> None:
@@ -110,6 +123,38 @@ class _Inspector:
             self._look("durability", transaction, _durability)
         if all(finding.level is not Level.WRONG for finding in columns):
             self._look("permission", transaction, self._permission)
+
+    @property
+    def can_read_times(self) -> bool:
+        """Whether there is a column for the time of reception."""
+        column = _column_subject(self._table.finished or "")
+        return any(
+            finding.subject == column and finding.level in {Level.OK, Level.WARNING}
+            for finding in self._findings
+        )
+
+    def inspect_times(self, transaction: Transaction) -> None:
+        """Look for a time at which no callback can have been received."""
+        name = self._table.finished or ""
+        quote = transaction.dialect.quote
+        text = f"SELECT {quote(name)} FROM {quote(self._table.name)} WHERE {quote(name)} > ?"  # noqa: S608 - checked, quoted
+        latest = datetime.now(UTC).replace(tzinfo=None) + CLOCK_TOLERANCE
+        finding = Finding(_TIMES, Level.OK, "None is in the future.")
+        try:
+            row = transaction.execute(Statement(text, (name,)), latest).fetchone()
+        except pyodbc.Error as error:
+            finding = Finding(_TIMES, Level.NOT_CHECKED, describe(error))
+        else:
+            if row is not None:
+                finding = Finding(
+                    _TIMES,
+                    Level.WARNING,
+                    f"{name} holds times in the future of UTC, such as {row[0]}: another program's "
+                    "local time? Until then, callbacks of such a row are superseded, not written.",
+                    "Name a column in SQL_SAM_FINISHED_COLUMN that nobody else writes.",
+                )
+        transaction.rollback()
+        self._findings.append(finding)
 
     def _look(
         self, subject: str, transaction: Transaction, look: Callable[[Transaction], Finding]
