@@ -108,6 +108,16 @@ class Replayed(StrEnum):
     """The database failed before it answered."""
 
 
+class BackgroundTask(StrEnum):
+    """A task that runs as long as the service does; see `tasks.Supervisor`."""
+
+    ACCEPT = "accept"
+    """Accepts connections."""
+
+    DEADLINES = "deadlines"
+    """Closes connections whose time is up."""
+
+
 class Metrics:
     """The counters and histograms, and the registry that they are in.
 
@@ -120,6 +130,7 @@ class Metrics:
         connections: How many are open.
         connections_max: How many may be.
         replayed: Counts tries to apply an entry of the spool.
+        task_failures: Counts exceptions of background tasks.
         spool_write: Times writes of a batch to the spool, fsync included, in seconds.
     """
 
@@ -194,6 +205,13 @@ class Metrics:
             registry=registry,
         )
         self.replayed = {result: replayed.labels(result.value) for result in Replayed}
+        task_failures = Counter(
+            f"{PREFIX}task_failures",
+            "Exceptions of background tasks; each of them went on.",
+            ["task"],
+            registry=registry,
+        )
+        self.task_failures = {task: task_failures.labels(task.value) for task in BackgroundTask}
 
     def answered(self, path: str, http_status: int, seconds: float) -> None:
         """Count and time a request that has its answer."""

@@ -6,9 +6,10 @@ from collections import OrderedDict
 from collections.abc import MutableMapping
 from typing import Any, Final, Protocol
 
+from sam.callback.log_throttle import LogThrottle
 from sam.callback.logs import get_logger
-from sam.callback.metrics import Metrics
-from sam.callback.service.repeated import RepeatedLines
+from sam.callback.metrics import BackgroundTask, Metrics
+from sam.callback.tasks import Supervisor
 
 SCOPE_KEY: Final = "sam.callback.connection"
 """Where a request's scope has its `Connection`."""
@@ -57,6 +58,17 @@ class Connection:
             self.has_key = True
             self._connections.befriend(self)
 
+    def expire(self) -> None:
+        """Have its owner do what is right now that its deadline has passed."""
+        self.deadline = _NO_DEADLINE
+        if self.owner is None:
+            return
+        try:
+            self.owner.expire()
+        except Exception:
+            self.owner.abort()  # without a deadline it could stay for ever
+            raise
+
     def leave(self) -> None:
         """Give its place free; it may be said twice."""
         self._connections.remove(self)
@@ -84,7 +96,8 @@ class Connections:
         grace: Seconds.
         sweep_seconds: How often deadlines are looked at.
         metrics: Where to count.
-        repeated: Bounds the lines that are written.
+        throttle: Bounds the lines that are written.
+        supervisor: Takes the exceptions of what is to expire.
     """
 
     def __init__(
@@ -95,14 +108,16 @@ class Connections:
         grace: float,
         sweep_seconds: float,
         metrics: Metrics,
-        repeated: RepeatedLines,
+        throttle: LogThrottle,
+        supervisor: Supervisor,
     ) -> None:
         self._maximum = maximum
         self._header_timeout = header_timeout
         self._grace = grace
         self._sweep_seconds = sweep_seconds
         self._metrics = metrics
-        self._repeated = repeated
+        self._throttle = throttle
+        self._supervisor = supervisor
         metrics.connections.set_function(self.__len__)
         metrics.connections_max.set(maximum)
         # Ordered, since the first of a dict that loses its first ones is ever slower to find.
@@ -136,7 +151,7 @@ class Connections:
     def report_cut(self, connection: Connection, reason: str, **details: str) -> None:
         """Count and log that a connection was closed without an answer."""
         self._metrics.cut(reason)
-        if self._repeated.is_to_be_written("connection_cut", reason):
+        if self._throttle.is_to_be_written("connection_cut", reason):
             _log.warning(
                 "connection_cut",
                 reason=reason,
@@ -185,9 +200,8 @@ class Connections:
                 if connection.deadline <= now
             ]
             for connection in overdue:
-                connection.deadline = _NO_DEADLINE
-                if connection.owner is not None:
-                    connection.owner.expire()
+                with self._supervisor.guard(BackgroundTask.DEADLINES):
+                    connection.expire()
 
 
 def show_key(scope: MutableMapping[str, Any]) -> None:

@@ -8,12 +8,12 @@ import httptools
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from sam.callback.log_throttle import LogThrottle
 from sam.callback.logs import get_logger
 from sam.callback.metrics import Metrics
 from sam.callback.service.connections import SCOPE_KEY, Connection
 from sam.callback.service.http_answers import Answers, Refusal, bad_request
 from sam.callback.service.http_head import HeadLimits, size_of, without_upgrade
-from sam.callback.service.repeated import RepeatedLines
 from sam.callback.service.request_body import BODY_IS_HERE
 from sam.callback.service.request_log import line_of
 from sam.callback.settings import Settings
@@ -49,7 +49,7 @@ class HttpProtocol(HttpToolsProtocol):
         connection: The place of this connection among all.
         settings: The limits.
         metrics: Where to count.
-        repeated: Bounds the lines that are written.
+        throttle: Bounds the lines that are written.
         uvicorn: The arguments of uvicorn's own protocol.
     """
 
@@ -59,14 +59,14 @@ class HttpProtocol(HttpToolsProtocol):
         *,
         settings: Settings,
         metrics: Metrics,
-        repeated: RepeatedLines,
+        throttle: LogThrottle,
         **uvicorn: Any,  # noqa: ANN401 - uvicorn's own
     ) -> None:
         super().__init__(**uvicorn)
         self._connection = connection
         self._settings = settings
         self._metrics = metrics
-        self._repeated = repeated
+        self._throttle = throttle
         self._head_limits = HeadLimits(settings)
         self._awaited = _Awaited.NOTHING
         self._timed = _Awaited.HEADERS  # since the connection was accepted
@@ -256,7 +256,7 @@ class HttpProtocol(HttpToolsProtocol):
             cycle.waiting_for_100_continue = False  # it may not have begun: nothing more is sent
             cycle.message_event.set()
             return
-        if self._repeated.is_to_be_written("refused_early", refusal.reason):
+        if self._throttle.is_to_be_written("refused_early", refusal.reason):
             _log.warning(
                 "refused_early",
                 reason=refusal.reason,

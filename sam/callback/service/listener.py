@@ -1,6 +1,7 @@
 """Accepting connections: only while there is room, and without the end of a TLS handshake."""
 
 import asyncio
+import contextlib
 import errno
 import functools
 import socket
@@ -8,9 +9,11 @@ import ssl
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
+from sam.callback.log_throttle import LogThrottle
 from sam.callback.logs import get_logger
+from sam.callback.metrics import BackgroundTask
 from sam.callback.service.connections import Connection, Connections
-from sam.callback.service.repeated import RepeatedLines
+from sam.callback.tasks import Supervisor
 
 BACKLOG: Final = 2048
 """How many connections the system keeps that were not yet accepted."""
@@ -57,7 +60,8 @@ class Listener:
         connections: Where there must be room first.
         make_protocol: Makes the protocol of a connection.
         tls: What TLS needs, or None to go without.
-        repeated: Bounds the lines that are written.
+        throttle: Bounds the lines that are written.
+        supervisor: Runs the tasks.
     """
 
     def __init__(
@@ -67,20 +71,24 @@ class Listener:
         make_protocol: MakeProtocol,
         *,
         tls: ssl.SSLContext | None,
-        repeated: RepeatedLines,
+        throttle: LogThrottle,
+        supervisor: Supervisor,
     ) -> None:
         self.sockets = tuple(sockets)
         self._connections = connections
         self._make_protocol = make_protocol
         self._tls = tls
-        self._repeated = repeated
+        self._throttle = throttle
+        self._supervisor = supervisor
         self._tasks: set[asyncio.Task[Any]] = set()
         self._sweep: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Begin to accept."""
-        self._sweep = asyncio.create_task(self._connections.sweep())
-        self._tasks.update(asyncio.create_task(self._accept(each)) for each in self.sockets)
+        self._sweep = asyncio.create_task(
+            self._supervisor.run(BackgroundTask.DEADLINES, self._connections.sweep)
+        )
+        self._tasks.update(asyncio.create_task(self._serve(each)) for each in self.sockets)
 
     def close(self) -> None:
         """Accept nothing more, and drop what has not yet got its protocol."""
@@ -93,44 +101,51 @@ class Listener:
             self._sweep.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    async def _serve(self, listening: socket.socket) -> None:
+        with listening:
+            await self._supervisor.run(
+                BackgroundTask.ACCEPT, functools.partial(self._accept, listening)
+            )
+
     async def _accept(self, listening: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        with listening:
-            while True:
-                try:
-                    accepted, address = await loop.sock_accept(listening)
-                    await self._take(accepted, address)
-                    # What else is there already: waiting for a socket costs as much as all the
-                    # rest of a connection.
-                    for _ in range(_BURST):
-                        await self._take(*listening.accept())
-                except BlockingIOError:
-                    continue
-                except OSError as error:
-                    await self._recover(error)
+        while True:
+            try:
+                accepted, address = await loop.sock_accept(listening)
+                await self._take(accepted, address)
+                # What else is there already: waiting for a socket costs as much as all the rest of
+                # a connection.
+                for _ in range(_BURST):
+                    await self._take(*listening.accept())
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                await self._recover(error)
 
     async def _take(self, accepted: socket.socket, address: Any) -> None:  # noqa: ANN401 - by family
-        try:
+        with self._supervisor.guard(BackgroundTask.ACCEPT), contextlib.ExitStack() as unless_set_up:
+            unless_set_up.callback(accepted.close)
             await self._connections.wait_for_room()
-        except asyncio.CancelledError:
-            accepted.close()
-            raise
-        accepted.setblocking(False)  # noqa: FBT003 - the standard library's
-        connection = self._connections.add(str(address[0]))
-        task = asyncio.create_task(
-            asyncio.get_running_loop().connect_accepted_socket(
-                functools.partial(self._make_protocol, connection), accepted, ssl=self._tls
+            accepted.setblocking(False)  # noqa: FBT003 - the standard library's
+            connection = self._connections.add(str(address[0]))
+            unless_set_up.callback(connection.leave)
+            task = asyncio.create_task(
+                asyncio.get_running_loop().connect_accepted_socket(
+                    functools.partial(self._make_protocol, connection), accepted, ssl=self._tls
+                )
             )
-        )
-        self._tasks.add(task)
-        task.add_done_callback(functools.partial(self._drop_unless_set_up, accepted, connection))
-        connection.owner = _SettingUp(connection, task)
+            self._tasks.add(task)
+            task.add_done_callback(
+                functools.partial(self._drop_unless_set_up, accepted, connection)
+            )
+            connection.owner = _SettingUp(connection, task)
+            unless_set_up.pop_all()
 
     async def _recover(self, error: OSError) -> None:
         # Any other error is of that one connection, which was gone before it was accepted.
         if error.errno not in _EXHAUSTED:
             return
-        if self._repeated.is_to_be_written("cannot_accept", str(error.errno)):
+        if self._throttle.is_to_be_written("cannot_accept", str(error.errno)):
             _log.error(
                 "cannot_accept",
                 error=str(error),

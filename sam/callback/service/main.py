@@ -8,6 +8,7 @@ from starlette.middleware.exceptions import ExceptionMiddleware
 
 from sam.callback.inbox.collector import InboxCollector
 from sam.callback.inbox.inbox import Inbox
+from sam.callback.log_throttle import LogThrottle
 from sam.callback.metrics import Metrics
 from sam.callback.service import openapi
 from sam.callback.service.api_key import ApiKeyMiddleware
@@ -16,18 +17,22 @@ from sam.callback.service.callback_route import callback_route
 from sam.callback.service.metrics_route import PATH as METRICS_PATH
 from sam.callback.service.metrics_route import metrics_route
 from sam.callback.service.probe_routes import HEALTH_PATH, READY_PATH, probe_routes
-from sam.callback.service.repeated import RepeatedLines
 from sam.callback.service.request_log import RequestLogMiddleware
 from sam.callback.settings import Settings
+from sam.callback.tasks import Supervisor
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """Make the app; its state has the `inbox`, its `metrics`, and `repeated`, which bounds its log.
+    """Make the app.
+
+    Its state has the `inbox`, its `metrics`, the `throttle` of its log, and the `supervisor` of its
+    background tasks.
 
     Raises:
         DriverNotFoundError: If the ODBC driver that the settings ask for does not exist.
     """
     metrics = Metrics(routes=(CALLBACK_PATH, HEALTH_PATH, READY_PATH, METRICS_PATH))
+    throttle = LogThrottle()
     inbox = Inbox(settings, metrics)
     metrics.registry.register(InboxCollector(inbox))
 
@@ -42,7 +47,8 @@ def create_app(settings: Settings) -> FastAPI:
     app = openapi.create_documented_app(docs=settings.callback_docs, lifespan=lifespan)
     app.state.inbox = inbox
     app.state.metrics = metrics
-    app.state.repeated = RepeatedLines()
+    app.state.throttle = throttle
+    app.state.supervisor = Supervisor(metrics, throttle)
 
     app.router.routes[:0] = [
         callback_route(inbox, settings),  # the first that is looked at
@@ -62,5 +68,5 @@ def create_app(settings: Settings) -> FastAPI:
         keys=accepted,
         public=public,
     )
-    app.middleware_stack = RequestLogMiddleware(door, metrics=metrics, repeated=app.state.repeated)
+    app.middleware_stack = RequestLogMiddleware(door, metrics=metrics, throttle=throttle)
     return app

@@ -10,10 +10,10 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from sam.callback.log_throttle import LogThrottle
 from sam.callback.logs import get_logger
 from sam.callback.metrics import UNKNOWN, Metrics
 from sam.callback.model import Outcome
-from sam.callback.service.repeated import RepeatedLines
 
 HEADER = "X-Request-ID"
 
@@ -55,13 +55,13 @@ class RequestLogMiddleware:
     Args:
         app: What the request goes to.
         metrics: Where to count.
-        repeated: Bounds the lines of those who have no key.
+        throttle: Bounds the lines of those who have no key.
     """
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics, repeated: RepeatedLines) -> None:
+    def __init__(self, app: ASGIApp, *, metrics: Metrics, throttle: LogThrottle) -> None:
         self._app = app
         self._metrics = metrics
-        self._repeated = repeated
+        self._throttle = throttle
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, and log it."""
@@ -106,8 +106,8 @@ class RequestLogMiddleware:
     def _is_to_be_written(self, scope: Scope, event: str, http_status: int) -> bool:
         """Bound the lines of those without a key, who can send as much as they like."""
         if event in _REFUSALS:
-            return self._repeated.is_to_be_written(event, _reason(scope, http_status))
-        return scope["path"] in _PROBES or self._repeated.is_to_be_written(event, "no_key")
+            return self._throttle.is_to_be_written(event, _reason(scope, http_status))
+        return scope["path"] in _PROBES or self._throttle.is_to_be_written(event, "no_key")
 
 
 def _event(scope: Scope, http_status: int) -> str:

@@ -15,13 +15,14 @@ from uvicorn.config import STARTUP_FAILURE
 
 from sam.callback import certificates
 from sam.callback.inbox.inbox import Inbox
+from sam.callback.log_throttle import LogThrottle
 from sam.callback.logs import get_logger
 from sam.callback.metrics import Metrics
 from sam.callback.service import file_descriptors, listener
 from sam.callback.service.connections import Connection, Connections
 from sam.callback.service.http_protocol import HttpProtocol
-from sam.callback.service.repeated import RepeatedLines
 from sam.callback.settings import Settings
+from sam.callback.tasks import Supervisor
 
 SECURITY_HEADERS: Final = [
     ("X-Content-Type-Options", "nosniff"),
@@ -50,13 +51,15 @@ class _Server(uvicorn.Server):
         *,
         inbox: Inbox,
         metrics: Metrics,
-        repeated: RepeatedLines,
+        throttle: LogThrottle,
+        supervisor: Supervisor,
     ) -> None:
         super().__init__(config)
         self._inbox = inbox
         self._settings = settings
         self._metrics = metrics
-        self._repeated = repeated
+        self._throttle = throttle
+        self._supervisor = supervisor
         self._drain_seconds = settings.callback_drain_seconds
         self._loop: asyncio.AbstractEventLoop | None = None  # until it listens
 
@@ -75,7 +78,8 @@ class _Server(uvicorn.Server):
             self._connections(),
             self._protocol,
             tls=self.config.ssl,
-            repeated=self._repeated,
+            throttle=self._throttle,
+            supervisor=self._supervisor,
         )
         accepting.start()
         self.servers.append(accepting)  # type: ignore[arg-type]  # it is closed like one
@@ -90,7 +94,7 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await super().shutdown(sockets)
-        self._repeated.sum_up()
+        self._throttle.sum_up()
 
     def _connections(self) -> Connections:
         header_timeout = self._settings.callback_header_timeout
@@ -101,7 +105,8 @@ class _Server(uvicorn.Server):
             grace=header_timeout / 3,
             sweep_seconds=min(1.0, shortest / 10),
             metrics=self._metrics,
-            repeated=self._repeated,
+            throttle=self._throttle,
+            supervisor=self._supervisor,
         )
 
     def _protocol(self, connection: Connection) -> HttpProtocol:
@@ -109,7 +114,7 @@ class _Server(uvicorn.Server):
             connection,
             settings=self._settings,
             metrics=self._metrics,
-            repeated=self._repeated,
+            throttle=self._throttle,
             config=self.config,
             server_state=self.server_state,
             app_state=self.lifespan.state,
@@ -172,7 +177,12 @@ def run(app: FastAPI, settings: Settings) -> None:
     )
     state = app.state
     _Server(
-        config, settings, inbox=state.inbox, metrics=state.metrics, repeated=state.repeated
+        config,
+        settings,
+        inbox=state.inbox,
+        metrics=state.metrics,
+        throttle=state.throttle,
+        supervisor=state.supervisor,
     ).run()
 
 

@@ -1,4 +1,4 @@
-"""Lines that anybody on the network can cause: the first are written, the rest are counted."""
+"""Rate limit for log lines that others can cause: the first are written, the rest are counted."""
 
 import asyncio
 import contextvars
@@ -13,7 +13,7 @@ INTERVAL_SECONDS: Final = 60.0
 _log = get_logger(__name__)
 
 
-class RepeatedLines:
+class LogThrottle:
     """Says of each line whether it is still to be written, and sums up those that were not.
 
     Of one event with one reason `FULL_LINES` are written in `INTERVAL_SECONDS`; at the end of the
