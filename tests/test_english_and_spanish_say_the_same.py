@@ -6,7 +6,7 @@ import pytest
 
 from tests.support import markdown
 
-PAGES = ["README.md", "docs/deploy.md", "docs/runbook.md"]
+PAGES = ["README.md", "docs/deploy.md", "docs/how-to/point-a360-at-it.md", "docs/runbook.md"]
 
 
 def read(name: str, *, spanish: bool) -> str:

@@ -24,6 +24,7 @@ from tests.support.service import KEY, Service
 pytestmark = pytest.mark.server
 
 RUN_ELSEWHERE: Final = {
+    "docs/how-to/point-a360-at-it.md": "tests/test_a360_is_pointed_at_it.py",
     "README.md": "tests/test_the_tutorial_works.py",
     "docs/logs.md": "tests/test_the_logs_are_documented.py",
     "docs/tutorial.md": "tests/test_the_tutorial_works.py",
