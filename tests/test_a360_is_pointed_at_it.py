@@ -109,7 +109,7 @@ def start_proxy(request: pytest.FixtureRequest, certificates: Path) -> Iterator[
             )
         )
         url = f"https://127.0.0.1:{port}"
-        eventually(lambda: is_served(url), 60)
+        eventually(lambda: is_served(url))
         return url
 
     yield start

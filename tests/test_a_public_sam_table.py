@@ -188,7 +188,7 @@ def test_a_run_that_fails_before_the_launcher_has_written_it_gets_its_status(
 ) -> None:
     assert start().post(body(DEPLOYMENT, "RUN_FAILED")).json()["outcome"] == "unmatched"
     sam.launch()
-    eventually(lambda: sam.run().status == "RUN_FAILED", 60)
+    eventually(lambda: sam.run().status == "RUN_FAILED")
 
 
 def test_a_status_that_is_longer_than_its_column_is_kept_as_a_dead_letter(

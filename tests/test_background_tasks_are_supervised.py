@@ -52,7 +52,7 @@ def start_with(
 
 
 def assert_one_failure_is_told(service: Service, task: BackgroundTask) -> None:
-    line = service.wait_for_event("task_failed", 60)
+    line = service.wait_for_event("task_failed")
     assert (line["level"], line["task"]) == ("error", task)
     assert "ZeroDivisionError: at first" in line["exception"]
     assert scrape(service).value("task_failures_total", task=task) == 1

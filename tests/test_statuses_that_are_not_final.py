@@ -54,4 +54,4 @@ def test_what_sam_wrote_while_a_callback_was_queued_is_overwritten(
     assert service.post(body("d-1", "RUN_FAILED")).json()["outcome"] == "queued"
     sam_writes(database, "COMPLETED_INFERRED", "away")
     database.execute("ALTER TABLE away RENAME TO robots")
-    eventually(lambda: database.statuses() == {"d-1": "RUN_FAILED"}, 60)
+    eventually(lambda: database.statuses() == {"d-1": "RUN_FAILED"})

@@ -65,10 +65,10 @@ def test_an_entry_of_the_spool_is_superseded_too(
     database.execute(f"UPDATE away SET finished = '{FUTURE}'")
     rename(database, "away", "robots")
 
-    line = service.wait_for_event("superseded", 60)
+    line = service.wait_for_event("superseded")
     assert (line["level"], line["deployment_id"], line["status"]) == ("warning", "d-1", "QUEUED")
     spool = service.directory / "var/callback-spool.db"
-    eventually(lambda: spooled(spool) == {}, 60)
+    eventually(lambda: spooled(spool) == {})
     assert database.statuses() == {"d-1": "RUNNING"}
     assert scrape(service).value("replay_attempts_total", result="superseded") == 1
     assert scrape(service).value("replay_attempts_total", result="applied") == 0
