@@ -15,7 +15,7 @@ LOOPBACK_OF = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S1
 
 def main() -> int:
     """Ask once, as the service was told to listen."""
-    host = os.environ.get("CALLBACK_HOST", "")
+    host = os.environ.get("CALLBACK_HOST", "").split(",")[0].strip()
     host = LOOPBACK_OF.get(host, host)
     port = int(os.environ.get("CALLBACK_PORT") or 8000)
     connection = HTTPConnection(host, port, timeout=TIMEOUT_SECONDS)

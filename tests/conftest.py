@@ -130,7 +130,7 @@ def settings_for() -> Callable[..., Settings]:
             **PATIENT_SETTINGS,
             **overrides,
         }
-        return Settings(_env_file=None, **values)  # type: ignore[arg-type]  # checked as it is built
+        return Settings(**values)
 
     return make
 

@@ -22,7 +22,7 @@ UPDATED, UNMATCHED, REFUSED = Verdict.UPDATED, Verdict.UNMATCHED, Verdict.REFUSE
 
 @pytest.fixture
 async def to_stand_in(to_sql_server: dict[str, Any]) -> AsyncIterator[RobotRepository]:
-    settings = Settings(_env_file=None, **{"callback_api_key": "k", **to_sql_server})
+    settings = Settings(**{"callback_api_key": "k", **to_sql_server})
     async with open_repository(settings) as repository:
         yield repository
 

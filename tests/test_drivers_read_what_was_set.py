@@ -31,7 +31,7 @@ NAME = st.text(
 
 
 def settings(values: dict[str, Any], **overrides: object) -> Settings:
-    return Settings(_env_file=None, **{"callback_api_key": "k", **values, **overrides})
+    return Settings(**{"callback_api_key": "k", **values, **overrides})
 
 
 def log_in(settings: Settings) -> None:
@@ -74,14 +74,11 @@ def test_a_server_by_ipv6(form: str, to_sql_server: dict[str, Any]) -> None:
         assert len(server.logins) == 1
 
 
-@pytest.mark.parametrize("intent", ["ReadOnly", "ReadWrite"])
-def test_the_intent(intent: str, sql_server: TdsServer, to_sql_server: dict[str, Any]) -> None:
-    log_in(
-        settings(
-            to_sql_server, sql_sam_application_intent=intent, sql_sam_multi_subnet_failover="no"
-        )
-    )
-    assert sql_server.logins[-1].is_read_only is (intent == "ReadOnly")
+def test_the_application_and_that_it_writes(
+    sql_server: TdsServer, to_sql_server: dict[str, Any]
+) -> None:
+    log_in(settings(to_sql_server, sql_sam_multi_subnet_failover="no"))
+    assert not sql_server.logins[-1].is_read_only
     assert sql_server.logins[-1].application == "sam-callback"
 
 

@@ -37,7 +37,7 @@ def table_of(key: tuple[str, int], status: tuple[str, int] = ("varchar(64)", 64)
 def open_repository(to_sql_server: dict[str, Any]) -> OpenRepository:
     def open_it(**overrides: object) -> AbstractAsyncContextManager[RobotRepository]:
         values: dict[str, Any] = {"callback_api_key": "k", **to_sql_server, **overrides}
-        return repositories.open_repository(Settings(_env_file=None, **values))
+        return repositories.open_repository(Settings(**values))
 
     return open_it
 

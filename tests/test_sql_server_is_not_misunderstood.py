@@ -34,7 +34,7 @@ DATABASE, UNKNOWN = ErrorClass.DATABASE, ErrorClass.UNKNOWN
 
 @pytest.fixture
 async def repository(to_sql_server: dict[str, Any]) -> AsyncIterator[RobotRepository]:
-    settings = Settings(_env_file=None, **{"callback_api_key": "k", **to_sql_server})
+    settings = Settings(**{"callback_api_key": "k", **to_sql_server})
     async with open_repository(settings) as repository:
         yield repository
 
@@ -106,7 +106,6 @@ async def test_whether_a_row_has_a_later_status_is_looked_at(
 
     sql_server.answer = answer
     settings = Settings(
-        _env_file=None,
         **{"callback_api_key": "k", "sql_sam_finished_column": "finished", **to_sql_server},
     )
     async with open_repository(settings) as repository:
@@ -181,7 +180,7 @@ async def test_an_error_after_a_triggers_count_is_not_missed(
 def test_errors(
     number: int, expected: ErrorClass, sql_server: TdsServer, to_sql_server: dict[str, Any]
 ) -> None:
-    settings = Settings(_env_file=None, callback_api_key="k", **to_sql_server)
+    settings = Settings(callback_api_key="k", **to_sql_server)
     answer_update(sql_server, Error(number))
     connection = pyodbc.connect(connection_string(settings).text)
     assert dialect_of(connection) is SQL_SERVER
@@ -252,7 +251,7 @@ async def test_a_server_that_was_restarted_is_connected_with_anew(
     answer_update(sql_server, Count(1))
     with proxy_to(sql_server.port) as proxy:
         through = {**to_sql_server, "sql_sam_server": f"127.0.0.1,{proxy.port}"}
-        settings = Settings(_env_file=None, callback_api_key="k", **through)
+        settings = Settings(callback_api_key="k", **through)
         async with open_repository(settings) as repository:
             for _ in range(3):  # whichever of its connections is taken
                 assert await verdict(repository) is Verdict.UPDATED

@@ -114,7 +114,7 @@ def test_the_settings_of_a_pod_are_complete_and_right() -> None:
     secrets = manifests()["Secret/sam-callback"]["stringData"]
     for container in containers():
         values = {name.lower(): value for name, value in environment(container).items()}
-        Settings(_env_file=None, **secrets, **values)  # type: ignore[arg-type]  # checked as built
+        Settings(**secrets, **values)
 
 
 def test_a_pod_may_end_in_its_own_time() -> None:

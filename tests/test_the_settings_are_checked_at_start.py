@@ -121,7 +121,6 @@ def test_the_defaults_are_those_of_the_contract(
         "sql_sam_deployment_column": "deploymentId",
         "sql_sam_status_column": "status",
         "sql_sam_multi_subnet_failover": None,
-        "sql_sam_application_intent": None,
         "sql_sam_payload_column": None,
         "sql_sam_finished_column": None,
         "callback_db_timeout": 2,
@@ -165,17 +164,16 @@ def test_units_and_empty_values_are_understood(monkeypatch: pytest.MonkeyPatch) 
     assert settings.callback_port == 8000
 
 
-def test_the_environment_comes_before_the_env_file_and_that_before_docker_secrets(
+def test_the_environment_comes_before_docker_secrets_and_these_before_the_env_file(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     secrets = tmp_path / "secrets"
     secrets.mkdir()
-    for name in ("callback_api_key", "callback_port", "callback_host"):
-        (secrets / name).write_text("1\n")
-    monkeypatch.setattr("sam.callback.settings.SECRETS_DIRECTORY", secrets)
-    (tmp_path / ".env").write_text("CALLBACK_PORT=2\nCALLBACK_HOST=2\n")
-    set_all(monkeypatch, {**GOOD, "CALLBACK_HOST": "3"})
-    monkeypatch.delenv("CALLBACK_API_KEY")
+    (tmp_path / ".env").write_text("CALLBACK_API_KEY=1\nCALLBACK_PORT=1\nCALLBACK_HOST=1\n")
+    for name in ("callback_port", "CALLBACK_HOST"):
+        (secrets / name).write_text("2\n")
+    monkeypatch.setattr("sam.callback.setting_sources.SECRETS_DIRECTORY", secrets)
+    set_all(monkeypatch, {**GOOD, "CALLBACK_API_KEY": "", "callback_host": "3"})
 
     settings = load_settings()
 

@@ -1,52 +1,49 @@
 """The settings: every environment variable, with its type, unit, default and bounds.
 
-A field is named after its variable. Values come from the environment, then from a file ``.env`` in
-the working directory, then from files in ``/run/secrets`` (Docker secrets; the file is named like
-the variable, in small letters). An empty variable counts as one that is not set.
+A field is named after its variable; `setting_sources` says where the values come from.
 """
 
 import ipaddress
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import (
+    BaseModel,
     ByteSize,
+    ConfigDict,
     Field,
+    PrivateAttr,
     SecretStr,
     ValidationError,
     ValidationInfo,
     field_validator,
 )
 from pydantic_core import PydanticCustomError
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from sam.callback.certificates import require_certificate, server_context
+from sam.callback.setting_sources import SECRETS_DIRECTORY, SourceError, read_variables
 from sam.callback.setting_types import ApiKey, Column, LogFormat, LogLevel, Seconds, Table
-
-SECRETS_DIRECTORY: Final = Path("/run/secrets")
+from sam.callback.setting_warnings import SettingWarning, is_quoted, warnings_about
 
 _MISSING = "missing"  # pydantic's own name for this kind of error
+_HOST_NAME = re.compile(r"[\w.-]+")
 
 
 class SettingsError(Exception):
     """The settings cannot be used. The message names every bad variable and holds no secret."""
 
 
-class SpoolSettings(BaseSettings):
+class SpoolSettings(BaseModel):
     """Where the spool is; all that its commands need to know.
 
     Each description completes the sentence "it should be ..." in the message about a bad value.
     """
 
-    model_config = SettingsConfigDict(
-        env_file=".env",
-        env_ignore_empty=True,
-        extra="ignore",
-        frozen=True,
-        hide_input_in_errors=True,
-        validate_default=True,
+    model_config = ConfigDict(
+        extra="ignore", frozen=True, hide_input_in_errors=True, validate_default=True
     )
 
     callback_spool_path: Path = Field(
@@ -65,7 +62,11 @@ class SpoolSettings(BaseSettings):
 class Settings(SpoolSettings):
     """What the environment says. Durations are seconds, sizes are bytes."""
 
-    callback_host: str = Field("0.0.0.0", description="the address to listen on")  # noqa: S104 - A360 calls from outside
+    callback_host: str = Field(
+        "0.0.0.0",  # noqa: S104 - A360 calls from outside
+        description="the addresses to listen on, of this machine or their names, with commas "
+        "between: '0.0.0.0' is all of IPv4, '::' all of IPv6 alone, '0.0.0.0,::' both",
+    )
     callback_port: int = Field(8000, ge=0, le=65535, description="the port to listen on, 0 for any")
     callback_api_key: ApiKey = Field(
         description="the secret that A360 sends in X-API-KEY: 1 to 512 visible ASCII characters"
@@ -77,8 +78,8 @@ class Settings(SpoolSettings):
     sql_sam_connection_string: SecretStr | None = Field(
         None,
         description="a whole ODBC connection string, used as it is instead of SQL_SAM_SERVER, "
-        "_DATABASE, _USER, _PASSWORD, _DRIVER, _ENCRYPT, _TRUST_SERVER_CERTIFICATE, "
-        "_MULTI_SUBNET_FAILOVER and _APPLICATION_INTENT",
+        "_DATABASE, _USER, _PASSWORD, _DRIVER, _ENCRYPT, _TRUST_SERVER_CERTIFICATE "
+        "and _MULTI_SUBNET_FAILOVER",
     )
     sql_sam_server: str | None = Field(
         None, description="the SQL Server: a host, 'host,port' or 'host\\instance'"
@@ -103,11 +104,6 @@ class Settings(SpoolSettings):
         None,
         pattern="^(yes|no)$",
         description="yes or no: whether the addresses of an availability group are tried at once",
-    )
-    sql_sam_application_intent: str | None = Field(
-        None,
-        pattern="^(readwrite|readonly)$",
-        description="ReadWrite or ReadOnly: what an availability group's listener is told",
     )
     sql_sam_pool_max: int = Field(
         4, ge=1, le=64, description="the most connections to the database, from 1 to 64"
@@ -187,6 +183,26 @@ class Settings(SpoolSettings):
         default=True, description="true or false: whether /docs and /openapi.json are served"
     )
 
+    _warnings: list[SettingWarning] = PrivateAttr(default_factory=list)
+
+    @property
+    def warnings(self) -> list[SettingWarning]:
+        """What was read, can be used, and is probably not what was meant."""
+        return self._warnings
+
+    def model_post_init(self, context: Any, /) -> None:  # noqa: ANN401 - pydantic's
+        """Keep the warnings about the variables that the settings were made of."""
+        self._warnings = warnings_about(context or {}, type(self).model_fields)
+
+    @field_validator("callback_host")
+    @classmethod
+    def _hosts(cls, value: str) -> str:
+        hosts = [host.strip() for host in value.split(",")]
+        for host in hosts:
+            if not (_HOST_NAME.fullmatch(host) or _is_ipv6(host)):
+                raise ValueError(f"{host!r} is neither an address nor a name")
+        return ",".join(hosts)
+
     @field_validator("callback_log_level", mode="before")
     @classmethod
     def _any_case(cls, value: object) -> object:
@@ -196,7 +212,6 @@ class Settings(SpoolSettings):
         "sql_sam_encrypt",
         "sql_sam_trust_server_certificate",
         "sql_sam_multi_subnet_failover",
-        "sql_sam_application_intent",
         mode="before",
     )
     @classmethod
@@ -237,7 +252,7 @@ class Settings(SpoolSettings):
         return ",".join(items)
 
 
-class ClientSettings(BaseSettings):
+class ClientSettings(BaseModel):
     """What a client of the service must know, on a machine that need not have its other settings.
 
     Each means what it means to the service.
@@ -245,6 +260,7 @@ class ClientSettings(BaseSettings):
 
     model_config = SpoolSettings.model_config
 
+    callback_host: str | None = None
     callback_port: int = Field(Settings.model_fields["callback_port"].default, ge=0, le=65535)
     callback_api_key: ApiKey | None = None
     callback_ssl_certfile: Path | None = None
@@ -280,32 +296,34 @@ def load_client_settings(**given: str) -> ClientSettings:
     return _load(ClientSettings, given)
 
 
-S = TypeVar("S", bound=BaseSettings)
+S = TypeVar("S", bound=BaseModel)
 
 
 def _load(kind: type[S], given: Mapping[str, Any] = MappingProxyType({})) -> S:
-    secrets = SECRETS_DIRECTORY if SECRETS_DIRECTORY.is_dir() else None
+    what_cannot = "The service cannot start" if kind is Settings else "Nothing was done"
     try:
-        return kind(_secrets_dir=secrets, **given)
+        variables = {**read_variables(), **given}
+        return kind.model_validate(variables, context=variables)
+    except SourceError as error:
+        raise SettingsError(f"{what_cannot}: {error}") from None
     except ValidationError as error:
-        what_cannot = "The service cannot start" if kind is Settings else "Nothing was done"
         raise SettingsError(f"{what_cannot}: {_explain(error)}") from None
 
 
 def _explain(error: ValidationError) -> str:
     lines = []
-    for problem in error.errors(include_input=False, include_url=False):
+    for problem in error.errors(include_url=False):
         field = str(problem["loc"][0])
         what = (
             "is missing"
             if problem["type"] == _MISSING
             else f"is wrong: {problem['msg'].removeprefix('Value error, ')}"
         )
-        lines.append(
-            f"  {field.upper()} {what}.\n"
-            f"      It should be {Settings.model_fields[field].description}."
-        )
-    number = "1 setting is" if len(lines) == 1 else f"{len(lines)} settings are"
+        lines.append(f"  {field.upper()} {what}.")
+        if is_quoted(problem["input"]):
+            lines.append("      The quotation marks are part of the value: take them away.")
+        lines.append(f"      It should be {Settings.model_fields[field].description}.")
+    number = "1 setting is" if error.error_count() == 1 else f"{error.error_count()} settings are"
     where = f"the environment, in a file .env, or as files in {SECRETS_DIRECTORY}"
     return "\n".join(
         [
@@ -314,3 +332,11 @@ def _explain(error: ValidationError) -> str:
             f"Set variables in {where}; .env.example shows every one.",
         ]
     )
+
+
+def _is_ipv6(host: str) -> bool:
+    try:
+        ipaddress.IPv6Address(host)
+    except ValueError:
+        return False
+    return True

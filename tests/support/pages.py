@@ -28,11 +28,21 @@ _NOT_BY_HAND: Final = "<!-- Written by tests/support/pages.py: not to be edited 
 _SETTINGS: Final = """\
 # Settings
 
-They come from the environment, then from a file `.env` in the working directory, then from files in
-`/run/secrets` that are named like the variable, in small letters. An empty variable counts as one
+They come from the environment, then from files in `/run/secrets` that are named like the variable,
+in small letters, then from a file `.env` in the working directory. An empty variable counts as one
 that is not set. Durations take a unit (`ms`, `s`, `min`, `h`, `d`; seconds without one), sizes too
 (`KiB`, `MiB`, `GiB`; bytes without one). A missing or bad value ends the start with exit status 2,
 and one message that names every such variable.
+
+Values are taken as they are written: nothing in them is replaced, and only the line end behind a
+secret is not a part of it. Files are in UTF-8, with or without a BOM. One that is not, or that
+cannot be read, ends the start likewise, and the message names it; so does, in `.env`, a line that
+cannot be parsed, and an escape in double quotes that stands for a control character, as in
+`"SQL01\\new"`: single quotes keep it as it is.
+[.env.example](../../.env.example) says what to write where.
+
+What can be used and is probably not meant is a warning in the log, `suspicious_setting`, and a line
+of `check`: quotation marks or blanks round a value, and a variable that is no setting.
 
 `CALLBACK_API_KEY` is required, and so are `SQL_SAM_SERVER`, `SQL_SAM_DATABASE`, `SQL_SAM_USER` and
 `SQL_SAM_PASSWORD` where `SQL_SAM_CONNECTION_STRING` is not set.

@@ -1,6 +1,7 @@
 """``check``: is everything there that the service needs? A line each, and what to do."""
 
 import asyncio
+import errno
 import json
 from typing import Annotated, Final
 
@@ -47,7 +48,12 @@ def check(
         settings = load_settings()
         findings = [
             Finding("configuration", Level.OK, "All settings are there and can be used."),
+            *(
+                Finding(each.variable, Level.WARNING, each.reason, each.action)
+                for each in settings.warnings
+            ),
             _key_finding(settings),
+            _address_finding(settings),
             *inspect_spool(settings),
             *asyncio.run(inspect_database(settings)),
         ]
@@ -71,6 +77,27 @@ def _key_finding(settings: Settings) -> Finding:
             detail = f"{name} is weak: {weakness}."
             return Finding("key", Level.WARNING, detail, f"Make another: {HOW_TO_MAKE_ONE}")
     return Finding("key", Level.OK, "It is long enough.")
+
+
+def _address_finding(settings: Settings) -> Finding:
+    from sam.callback.service import addresses  # noqa: PLC0415 - see serve
+
+    hosts, port = settings.callback_host, settings.callback_port
+    where = addresses.describe(hosts, port)
+    try:
+        addresses.try_to_bind(hosts, port)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            detail = f"{where}: something listens there already, the service if it runs."
+            return Finding("address", Level.NOT_CHECKED, detail)
+        return Finding(
+            "address",
+            Level.WRONG,
+            f"{where} cannot be listened on: {error}.",
+            addresses.HOW_TO_NAME_ADDRESSES,
+        )
+    action = addresses.IPV6_ALONE if addresses.is_ipv6_alone(hosts) else ""
+    return Finding("address", Level.OK, where, action)
 
 
 def _as_json(findings: list[Finding], *, is_wrong: bool) -> str:

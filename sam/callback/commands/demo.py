@@ -60,7 +60,14 @@ def _service(directory: Path) -> Iterator[str]:
     process = subprocess.Popen(
         [sys.executable, "-m", "sam.callback", "serve", "--embedded"],
         cwd=directory,
-        env={**environment, "CALLBACK_PORT": "0", "PYTHONPATH": os.pathsep.join(sys.path)},
+        env={
+            **environment,
+            # Else a secret of this machine's would be taken for the demo's.
+            "CALLBACK_API_KEY": embedded.KEY,
+            "CALLBACK_HOST": embedded.HOST,
+            "CALLBACK_PORT": "0",
+            "PYTHONPATH": os.pathsep.join(sys.path),
+        },
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -7,8 +7,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from dotenv import dotenv_values
-
 from sam.callback.commands.refusal import refuse
 from sam.callback.settings import Settings, load_client_settings
 
@@ -40,9 +38,10 @@ def prepare() -> None:
         f"DRIVER={{{driver.name}}};Database={DATABASE.absolute()};"
         "SyncPragma=FULL;JournalMode=WAL;Timeout=1000;"
     )
-    if load_client_settings().callback_api_key is None:
+    given = load_client_settings()
+    if given.callback_api_key is None:
         os.environ["CALLBACK_API_KEY"] = KEY
-    if not {**dotenv_values(".env"), **os.environ}.get("CALLBACK_HOST"):
+    if given.callback_host is None:
         os.environ["CALLBACK_HOST"] = HOST
 
 

@@ -60,6 +60,13 @@ def serve(
     if use_embedded:
         typer.echo(embedded.how_to_try(settings), err=True)
     logs.configure(settings.callback_log_level, settings.callback_log_format)
+    for warning in settings.warnings:
+        _log.warning(
+            "suspicious_setting",
+            variable=warning.variable,
+            reason=warning.reason,
+            action=warning.action,
+        )
     if weakness := weakness_of(settings.callback_api_key.get_secret_value()):
         _log.warning("weak_key", reason=f"CALLBACK_API_KEY: {weakness}.", action=HOW_TO_MAKE_ONE)
     with logged_native_output():

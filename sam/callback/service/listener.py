@@ -15,9 +15,6 @@ from sam.callback.metrics import BackgroundTask
 from sam.callback.service.connections import Connection, Connections
 from sam.callback.tasks import Supervisor
 
-BACKLOG: Final = 2048
-"""How many connections the system keeps that were not yet accepted."""
-
 _PAUSE_SECONDS: Final = 0.01
 _BURST: Final = 16
 # Too many open files, here or in the whole system; no memory for one more socket.
@@ -26,26 +23,6 @@ _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.
 _log = get_logger(__name__)
 
 MakeProtocol = Callable[[Connection], asyncio.Protocol]
-
-
-def bind(host: str, port: int) -> list[socket.socket]:
-    """Listen on every address that a host's name stands for.
-
-    Raises:
-        OSError: If one of them cannot be listened on.
-    """
-    sockets: list[socket.socket] = []
-    try:
-        for family, *_, address in socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        ):
-            sockets.append(socket.create_server(address[:2], family=family, backlog=BACKLOG))
-            sockets[-1].setblocking(False)  # noqa: FBT003 - the standard library's
-    except OSError:
-        for listening in sockets:
-            listening.close()
-        raise
-    return sockets
 
 
 class Listener:

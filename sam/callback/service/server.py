@@ -18,7 +18,7 @@ from sam.callback.inbox.inbox import Inbox
 from sam.callback.log_throttle import LogThrottle
 from sam.callback.logs import get_logger
 from sam.callback.metrics import Metrics
-from sam.callback.service import file_descriptors, listener
+from sam.callback.service import addresses, file_descriptors, listener
 from sam.callback.service.connections import Connection, Connections
 from sam.callback.service.http_protocol import HttpProtocol
 from sam.callback.settings import Settings
@@ -67,10 +67,15 @@ class _Server(uvicorn.Server):
         self._loop = asyncio.get_running_loop()
         # Without sockets: uvicorn begins the lifespan, and leaves accepting connections to us.
         await super().startup(sockets or [])
+        hosts, port = self._settings.callback_host, self._settings.callback_port
         try:
-            bound = listener.bind(self._settings.callback_host, self._settings.callback_port)
+            bound = addresses.bind(hosts, port)
         except OSError as error:
-            _log.error("cannot_listen", error=str(error))
+            _log.error(
+                "cannot_listen",
+                error=f"{addresses.describe(hosts, port)}: {error}",
+                action=addresses.HOW_TO_NAME_ADDRESSES,
+            )
             await self.lifespan.shutdown()
             sys.exit(STARTUP_FAILURE)
         accepting = listener.Listener(
@@ -91,6 +96,8 @@ class _Server(uvicorn.Server):
         for listening in accepting.sockets:
             host, port = listening.getsockname()[:2]
             _log.info("listening", host=host, port=port)
+        if addresses.is_ipv6_alone(hosts):
+            _log.info("listening_on_ipv6_alone", action=addresses.IPV6_ALONE)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await super().shutdown(sockets)

@@ -79,7 +79,6 @@ def _for_microsoft(driver: Driver, server: ServerAddress, settings: Settings) ->
         "Encrypt": settings.sql_sam_encrypt,
         "TrustServerCertificate": settings.sql_sam_trust_server_certificate,
         "MultiSubnetFailover": settings.sql_sam_multi_subnet_failover,
-        "ApplicationIntent": settings.sql_sam_application_intent,
         "APP": "sam-callback",
     }
     return ConnectionString(
@@ -114,7 +113,6 @@ def _for_freetds(driver: Driver, server: ServerAddress, settings: Settings) -> C
         "Encryption": encryption,
         # The first with all types that are bound here; "strict" implies a version of its own.
         "TDS_Version": "" if encryption == "strict" else "7.4",
-        "ApplicationIntent": settings.sql_sam_application_intent,
         "APP": "sam-callback",
     }
     text = f"DRIVER={escape(driver.name)};" + "".join(
