@@ -10,11 +10,13 @@ COPY pyproject.toml uv.lock README.md LICENSE ./
 RUN uv sync --locked --no-dev --no-install-project
 COPY sam sam
 RUN uv sync --locked --no-dev --no-editable
-COPY .docker/notice.py .docker/
+COPY .docker/notice.py .docker/healthcheck.py .docker/
 # What stays behind: uv's lock, which all may write; Microsoft's driver as built for other
-# distributions; the sources of compiled modules.
+# distributions; the sources of compiled modules. What is carried on is for all to read, whatever
+# umask the checkout was made with.
 RUN .venv/bin/python .docker/notice.py > NOTICE.txt \
     && rm .venv/.lock \
+    && chmod -R u=rwX,go=rX .venv .docker LICENSE NOTICE.txt \
     && cd .venv/lib/python*/site-packages \
     && find mssql_python_odbc/libs/linux -mindepth 1 -maxdepth 1 ! -name debian_ubuntu -exec rm -r {} + \
     && find . -name '*.pyx' -delete
@@ -27,13 +29,16 @@ ARG EXTRA_PACKAGES=""
 RUN apt-get update \
     && apt-get install -y --no-install-recommends \
         unixodbc libgssapi-krb5-2 libsqliteodbc tini ${EXTRA_PACKAGES} \
-    && rm -rf /var/lib/apt/lists/* /var/log/apt /var/log/dpkg.log \
+    && rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin /var/log/apt /var/log/dpkg.log \
     && groupadd --gid 10001 sam \
     && useradd --uid 10001 --gid sam --home-dir /data --no-create-home --shell /usr/sbin/nologin sam \
     && install -d -o sam -g sam -m 0750 /data
+# The base has the standard library without its bytecode, and the service can write none: compiled at
+# each start and each health check, it costs more than all else that they do.
+RUN python -m compileall -q -x '/(site|dist)-packages/|/(test|idlelib|tkinter|turtledemo|ensurepip)/' \
+        "$(python -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')"
 COPY --from=build /app/.venv /app/.venv
-COPY --from=build /app/LICENSE /app/NOTICE.txt /app/
-COPY .docker/healthcheck.py /app/
+COPY --from=build /app/LICENSE /app/NOTICE.txt /app/.docker/healthcheck.py /app/
 ARG BASE_IMAGE
 LABEL org.opencontainers.image.title="SAM Callback Service" \
       org.opencontainers.image.description="Receives Automation 360 deployment callbacks and writes their status into SAM's database. What it carries, and on which terms: /app/NOTICE.txt." \

@@ -70,7 +70,7 @@ docs: .setup-test  ## build the documentation as a site, into site/
 
 .PHONY: up
 up:  ## build and start the stack of compose.yaml, and wait until it is healthy
-	$(COMPOSE) up --build --detach --wait callback
+	@COMPOSE="$(COMPOSE)" .docker/up
 
 .PHONY: smoke
 smoke:  ## one callback through the running stack, then its row read back
@@ -78,7 +78,7 @@ smoke:  ## one callback through the running stack, then its row read back
 
 .PHONY: down
 down:  ## end the stack, and delete its data
-	$(COMPOSE) down --volumes
+	$(COMPOSE) --profile observability down --volumes
 
 .PHONY: lint
 lint: .setup-test  ## style, types, import rules, spelling, scripts, workflows
@@ -87,7 +87,7 @@ lint: .setup-test  ## style, types, import rules, spelling, scripts, workflows
 	$(RUN) --group browser mypy
 	$(RUN) lint-imports
 	$(RUN) codespell
-	$(RUN) shellcheck .ci/run .ci/system-packages .docker/smoke
+	$(RUN) shellcheck .ci/run .ci/system-packages .docker/smoke .docker/up
 	$(RUN) yamllint --strict .
 	$(RUN) check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(RUN) check-jsonschema --builtin-schema vendor.compose-spec compose.yaml

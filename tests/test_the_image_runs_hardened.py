@@ -103,6 +103,18 @@ def test_it_runs_as_nobody_and_owns_nothing_but_its_volume(image: str) -> None:
     assert docker("run", "--rm", "--user=0", image, *shlex.split(writable)) == ""
 
 
+def test_nothing_that_it_imports_is_compiled_at_each_start(image: str) -> None:
+    not_compiled = docker(
+        "run", "--rm", *HARDENED, image, "python", "-c",
+        "import os, sys\n"
+        "import http.client, sam.callback.service.main, sam.callback.service.server\n"
+        "for name, module in sorted(sys.modules.items()):\n"
+        "    cached = getattr(module, '__cached__', None)\n"
+        "    if cached and not os.path.exists(cached): print(name)",
+    )  # fmt: skip
+    assert not_compiled == ""
+
+
 def test_it_says_what_it_carries(image: str) -> None:
     notice = docker("run", "--rm", image, "cat", "/app/NOTICE.txt")
     [microsoft] = [line for line in notice.splitlines() if "MICROSOFT_ODBC" in line]

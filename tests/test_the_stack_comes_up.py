@@ -1,15 +1,17 @@
 """`make up smoke down`: compose.yaml's stack, with PostgreSQL in SQL Server's place.
 
-The start order and the health checks are compose.yaml's own. With SQL Server itself, the workflow
-on GitHub runs the same three targets.
+The start order and the health checks are compose.yaml's own, and the checkout is one that only its
+owner can read. With SQL Server itself, the workflow on GitHub runs the same three targets.
 """
 
 import json
 import os
 import secrets
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Final
 
 import httpx
@@ -30,7 +32,7 @@ COMPOSE_FILES: Final = [
     *os.environ.get("SAM_TEST_COMPOSE_FILES", "").split(),
 ]
 
-Make = Callable[[str], str]
+Make = Callable[..., str]
 
 
 @pytest.fixture
@@ -38,21 +40,37 @@ def project() -> str:
     return f"sam-callback-test-{secrets.token_hex(4)}"
 
 
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """This checkout, as it is made with umask 077."""
+    copy = tmp_path_factory.mktemp("checkout")
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    for name in listed.stdout.splitlines():
+        if (ROOT / name).is_file():
+            file = copy / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, file)
+    for path in copy.rglob("*"):
+        path.chmod(path.stat().st_mode & 0o700)
+    return copy
+
+
 @pytest.fixture
-def make(project: str) -> Iterator[Make]:
+def make(project: str, checkout: Path) -> Iterator[Make]:
     """Runs one of the Makefile's targets upon a stack of the test's own, which is up."""
     environment = {
         **os.environ,
         "COMPOSE_FILE": os.pathsep.join(COMPOSE_FILES),
         "COMPOSE_PROJECT_NAME": project,
-        "STACK_PORT": "0",
+        **dict.fromkeys(("STACK_PORT", "PROMETHEUS_PORT", "GRAFANA_PORT"), "0"),
     }
 
-    def run(target: str) -> str:
+    def run(target: str, **variables: str) -> str:
         made = subprocess.run(
             ["make", "--no-print-directory", target],  # noqa: S607 - whichever is on PATH
-            cwd=ROOT,
-            env=environment,
+            cwd=checkout,
+            env={**environment, **variables},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -70,8 +88,9 @@ def make(project: str) -> Iterator[Make]:
     run("down")
     variables = dict(variable.split("=", 1) for variable in theirs)
     printed.search(variables, [logged.stdout, logged.stderr])
-    assert docker("ps", "--all", "--quiet", f"--filter=name={project}") == ""
-    assert docker("volume", "ls", "--quiet", f"--filter=name={project}") == ""
+    for kind in ("container", "volume", "network"):
+        everything = ["--all"] * (kind == "container")
+        assert docker(kind, "ls", *everything, "--quiet", f"--filter=name={project}") == ""
 
 
 def state(project: str, service: str) -> dict[str, Any]:
@@ -92,6 +111,31 @@ def test_each_part_waits_for_the_one_it_needs(project: str) -> None:
     assert moments == sorted(moments)
     assert schema["ExitCode"] == 0
     assert (database["Health"]["Status"], service["Health"]["Status"]) == ("healthy", "healthy")
+
+
+def test_prometheus_and_grafana_come_with_their_profile_and_go_with_the_rest(
+    make: Make, project: str
+) -> None:
+    make("up", COMPOSE_PROFILES="observability")
+    at = docker("port", f"{project}-prometheus-1", "9090/tcp")
+    target = "http://callback:8000/metrics"
+
+    def is_scraped() -> bool:
+        try:
+            targets = httpx.get(f"http://{at}/api/v1/targets").json()["data"]["activeTargets"]
+        except httpx.TransportError:
+            return False
+        return [(each["scrapeUrl"], each["health"]) for each in targets] == [(target, "up")]
+
+    eventually(is_scraped, 60)
+    assert state(project, "grafana")["Running"]
+
+
+def test_nothing_starts_again_with_the_machine(make: Make, project: str) -> None:
+    make("up", COMPOSE_PROFILES="observability")
+    for service in ("sqlserver", "schema", "callback", "prometheus", "grafana"):
+        policy = "--format={{.HostConfig.RestartPolicy.Name}}"
+        assert docker("inspect", policy, f"{project}-{service}-1") in {"", "no"}
 
 
 def test_a_callback_goes_through_to_the_row(make: Make) -> None:
