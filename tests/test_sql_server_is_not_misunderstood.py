@@ -234,9 +234,7 @@ async def test_a_statement_that_hangs_is_ended_by_the_query_time_out(
     sql_server: TdsServer, to_sql_server: dict[str, Any]
 ) -> None:
     """Its thread is free again, though the caller has more time."""
-    settings = Settings(
-        _env_file=None, **{"callback_api_key": "k", **to_sql_server, "callback_db_timeout": 2}
-    )
+    settings = Settings(**{"callback_api_key": "k", **to_sql_server, "callback_db_timeout": 2})
     async with open_repository(settings) as repository:
         answer_update(sql_server)
         [applied] = (await apply(repository, "d-1")).results
