@@ -63,6 +63,7 @@ def check(tmp_path: Path) -> Callable[..., Checked]:
         text = database if isinstance(database, str) else database.connection_string
         variables = {
             "CALLBACK_API_KEY": STRONG_KEY,
+            "CALLBACK_PORT": "0",
             "SQL_SAM_CONNECTION_STRING": text,
             **environment,
         }
@@ -246,7 +247,11 @@ class TestSqlServer:
         def run(**answers: list[Answer]) -> Checked:
             sql_server.answer = self.server(answers)
             environment = {name.upper(): str(value) for name, value in to_sql_server.items()}
-            environment |= {"CALLBACK_API_KEY": STRONG_KEY, "SQL_SAM_FINISHED_COLUMN": "finished"}
+            environment |= {
+                "CALLBACK_API_KEY": STRONG_KEY,
+                "CALLBACK_PORT": "0",
+                "SQL_SAM_FINISHED_COLUMN": "finished",
+            }
             return Checked(run_to_its_end(tmp_path, environment, "check", "--json"))
 
         return run
@@ -429,6 +434,7 @@ def test_for_people_there_is_a_line_each(
 ) -> None:
     environment = {
         "CALLBACK_API_KEY": STRONG_KEY,
+        "CALLBACK_PORT": "0",
         "SQL_SAM_CONNECTION_STRING": sqlite_database.connection_string,
         "PYTHONIOENCODING": encoding,
     }
@@ -439,6 +445,7 @@ def test_for_people_there_is_a_line_each(
     assert [line.partition(": ")[0].removeprefix(f"{sign} ") for line in lines] == [
         "configuration",
         "key",
+        "address",
         "spool",
         "spool's disk",
         "driver",

@@ -43,7 +43,7 @@ def certificate(tmp_path: Path) -> dict[str, str]:
     return files
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "::1", "::"])  # noqa: S104 - for a test's life
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "::1", "::", "::1, 127.0.0.1"])  # noqa: S104 - for a test's life
 def test_by_plain_http(
     start_service: Callable[..., Service], sqlite_database: SqliteDatabase, host: str
 ) -> None:

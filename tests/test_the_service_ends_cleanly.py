@@ -1,5 +1,7 @@
-"""SIGTERM and Ctrl-C: requests in flight are answered, then the exit status is 0."""
+"""SIGTERM, SIGHUP and Ctrl-C: requests in flight are answered, then the exit status is 0."""
 
+import json
+import os
 import signal
 import socket
 import subprocess
@@ -8,7 +10,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
 import httpx
 import pytest
@@ -21,10 +24,13 @@ from tests.support.service import KEY, Service, clean_environment
 pytestmark = pytest.mark.fresh
 
 
-@pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
-def test_the_exit_status_is_0(signal_number: int, service: Service) -> None:
+SIGNALS: Final = ["SIGTERM", "SIGINT", "SIGHUP"]  # by name: not all are there on Windows
+
+
+@pytest.mark.parametrize("name", SIGNALS)
+def test_the_exit_status_is_0(name: str, service: Service) -> None:
     assert service.post(body()).status_code == 200
-    assert service.stop(signal_number) == 0
+    assert service.stop(getattr(signal, name)) == 0
 
 
 TOLD_WHILE_IT_STARTS: Final = """
@@ -36,7 +42,7 @@ __main__.main()
 """
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("name", SIGNALS)
 def test_so_it_is_while_it_starts(name: str, sqlite_database: SqliteDatabase) -> None:
     started = subprocess.run(
         [sys.executable, "-c", TOLD_WHILE_IT_STARTS.format(name)],
@@ -51,12 +57,13 @@ def test_so_it_is_while_it_starts(name: str, sqlite_database: SqliteDatabase) ->
     assert (started.returncode, started.stdout, started.stderr) == (0, "", "")
 
 
-def test_the_exit_status_is_0_however_often_it_is_told(service: Service) -> None:
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_the_exit_status_is_0_however_often_it_is_told(name: str, service: Service) -> None:
     has_ended = threading.Event()
 
     def keep_telling() -> None:
         while not has_ended.wait(0.001):
-            service.send_signal(signal.SIGTERM)
+            service.send_signal(getattr(signal, name))
 
     telling = threading.Thread(target=keep_telling)
     telling.start()
@@ -81,11 +88,12 @@ def half_a_callback(service: Service) -> Iterator[tuple[socket.socket, bytes]]:
         yield connection, content[5:]
 
 
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
 def test_a_callback_whose_body_is_still_coming_is_answered(
-    service: Service, sqlite_database: SqliteDatabase
+    name: str, service: Service, sqlite_database: SqliteDatabase
 ) -> None:
     with half_a_callback(service) as (connection, rest):
-        service.send_signal(signal.SIGTERM)
+        service.send_signal(getattr(signal, name))
         service.wait_for_event("Shutting down")
         connection.sendall(rest)
         assert connection.recv(1000).startswith(b"HTTP/1.1 200 ")
@@ -124,3 +132,68 @@ def test_a_database_that_has_gone_silent_does_not_hold_it(
         )
         assert service.post(body()).json()["outcome"] == "queued"
         assert service.stop() == 0
+
+
+def serve(
+    sqlite_database: SqliteDatabase,
+    *prefix: str,
+    **options: Any,  # noqa: ANN401 - subprocess'
+) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        [*prefix, sys.executable, "-m", "sam.callback"],
+        env=clean_environment(
+            CALLBACK_API_KEY=KEY,
+            CALLBACK_HOST="127.0.0.1",
+            CALLBACK_PORT="0",
+            SQL_SAM_CONNECTION_STRING=sqlite_database.connection_string,
+        ),
+        **options,
+    )
+
+
+@pytest.mark.posix
+def test_a_terminal_that_hangs_up_ends_it(sqlite_database: SqliteDatabase, tmp_path: Path) -> None:
+    """Though nothing that it says then can be written."""
+    import fcntl  # noqa: PLC0415 - not on Windows
+    import pty  # noqa: PLC0415
+    import termios  # noqa: PLC0415
+
+    ours, its = pty.openpty()
+    with serve(
+        sqlite_database,
+        cwd=tmp_path,
+        stdin=its,
+        stdout=its,
+        stderr=its,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    ) as process:
+        os.close(its)
+        said = b""
+        while b'"listening"' not in said:
+            said += os.read(ours, 10_000)
+        os.close(ours)
+        assert process.wait(60) == 0
+
+
+@pytest.mark.posix
+def test_below_nohup_a_hangup_is_ignored(sqlite_database: SqliteDatabase, tmp_path: Path) -> None:
+    with serve(
+        sqlite_database,
+        *("sh", "-c", 'trap "" HUP; exec "$@"', "-"),
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        port = next(
+            fields["port"]
+            for fields in map(json.loads, process.stdout)
+            if fields["event"] == "listening"
+        )
+        process.send_signal(signal.SIGHUP)
+        for _ in range(3):
+            assert httpx.get(f"http://127.0.0.1:{port}/health").status_code == 200
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+        assert process.returncode == 0

@@ -1,10 +1,12 @@
 """``python -m sam.callback``: the command line."""
 
+from sam.callback import standard_streams
 from sam.callback.commands import app
 
 
 def main() -> None:
     """Run the command that the arguments name; without one, serve."""
+    standard_streams.open_missing()
     app(prog_name="sam-callback")
 
 

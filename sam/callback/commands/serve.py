@@ -1,4 +1,4 @@
-"""``serve``: the service, until SIGTERM or Ctrl-C."""
+"""``serve``: the service, until SIGTERM, SIGHUP or Ctrl-C."""
 
 import os
 import signal
@@ -14,14 +14,15 @@ from sam.callback.commands.refusal import refuse, require_driver_manager
 from sam.callback.key_strength import HOW_TO_MAKE_ONE, weakness_of
 from sam.callback.settings import SettingsError, load_settings
 
-_ENDING: Final = (signal.SIGINT, signal.SIGTERM)
+_HANGUP: Final[signal.Signals | None] = getattr(signal, "SIGHUP", None)  # not on Windows
+_ENDING: Final = [each for each in (signal.SIGINT, signal.SIGTERM, _HANGUP) if each]
 
 _log = logs.get_logger(__name__)
 
 
 EPILOG: Final = """Exit status
 
-   0  ended by SIGTERM or Ctrl-C, with what was in flight answered
+   0  ended by SIGTERM, SIGHUP or Ctrl-C, with what was in flight answered
    2  bad configuration, a bad option, or no ODBC driver
    3  the address is taken, or cannot be listened on"""
 
@@ -41,10 +42,8 @@ def serve(
         ),
     ] = False,
 ) -> None:
-    """Serve until SIGTERM or Ctrl-C. Settings come from the environment."""
-    for signal_number in _ENDING:
-        # Uvicorn takes both while it serves and, once drained, raises again what it took.
-        signal.signal(signal_number, _end)
+    """Serve until SIGTERM, SIGHUP or Ctrl-C. Settings come from the environment."""
+    _end_by_signals()
     require_driver_manager()
     from sam.callback.service.main import create_app  # noqa: PLC0415
     from sam.callback.service.server import run  # noqa: PLC0415
@@ -71,6 +70,15 @@ def serve(
         _log.warning("weak_key", reason=f"CALLBACK_API_KEY: {weakness}.", action=HOW_TO_MAKE_ONE)
     with logged_native_output():
         run(app, settings)
+
+
+def _end_by_signals() -> None:
+    for signal_number in (signal.SIGINT, signal.SIGTERM):
+        # Uvicorn takes both while it serves and, once drained, raises again what it took.
+        signal.signal(signal_number, _end)
+    # Of this one it knows nothing; below nohup it is ignored, and stays so.
+    if _HANGUP is not None and signal.getsignal(_HANGUP) is not signal.SIG_IGN:
+        signal.signal(_HANGUP, lambda *_: signal.raise_signal(signal.SIGTERM))
 
 
 def _end(_signal_number: int, _frame: object) -> NoReturn:

@@ -161,7 +161,7 @@ class _Server(uvicorn.Server):
 
 
 def run(app: FastAPI, settings: Settings) -> None:
-    """Serve until SIGTERM or Ctrl-C; requests in flight are answered first.
+    """Serve until SIGTERM, SIGHUP or Ctrl-C; requests in flight are answered first.
 
     Raises:
         SystemExit: If the address cannot be listened on.
