@@ -5,6 +5,11 @@ UV := $(shell command -v uv || echo .tools/bin/uv)
 RUN := $(UV) run --locked
 COMPOSE ?= docker compose
 
+# For a registry that answers late, and for another make that installs into this checkout.
+export UV_HTTP_TIMEOUT ?= 120
+export UV_HTTP_RETRIES ?= 5
+export UV_LOCK_TIMEOUT ?= 1800
+
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -30,6 +35,13 @@ coverage: .setup-test  ## what of the code `make test` runs, by branches, the se
 .PHONY: test-faults
 test-faults: .setup-faults  ## break things for minutes: kills, silence, locks, full disks
 	$(RUN) pytest -n 3 --dist worksteal -m faults  # two cores: they mostly wait
+
+.PHONY: test-repeat
+TARGET ?= test
+TIMES ?= 10
+BUSY ?= 0
+test-repeat:  ## TARGET=test TIMES=10 times, beside BUSY=0 busy loops, until it fails
+	@.ci/repeat $(TARGET) $(TIMES) $(BUSY)
 
 .PHONY: test-fuzz
 test-fuzz: .setup-test  ## 20,000 requests that nobody would write, the same ones each time
@@ -87,7 +99,7 @@ lint: .setup-test  ## style, types, import rules, spelling, scripts, workflows
 	$(RUN) --group browser mypy
 	$(RUN) lint-imports
 	$(RUN) codespell
-	$(RUN) shellcheck .ci/run .ci/system-packages .docker/smoke .docker/up
+	$(RUN) shellcheck .ci/repeat .ci/run .ci/system-packages .ci/uv .docker/smoke .docker/up
 	$(RUN) yamllint --strict .
 	$(RUN) check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(RUN) check-jsonschema --builtin-schema vendor.compose-spec compose.yaml
@@ -134,5 +146,4 @@ setup: .setup-test .setup-faults .setup-browser  ## install all that the other t
 
 # For machines without uv: its own, in this checkout only.
 .tools/bin/uv:
-	@python3 -m venv .tools
-	@.tools/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@.ci/uv $(UV_VERSION)
