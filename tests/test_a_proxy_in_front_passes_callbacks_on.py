@@ -1,12 +1,10 @@
-"""docs/proxy: HAProxy and nginx, as the documents configure them, in front of the service."""
+"""docs/proxy: HAProxy and nginx as they are documented, in front of the service."""
 
-import contextlib
-import json
-import re
-import secrets
-import shlex
-import subprocess
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,210 +13,209 @@ import pytest
 
 from tests.support.callbacks import body
 from tests.support.conditions import eventually
-from tests.support.containers import ROOT, build, docker, remove
-from tests.support.service import KEY
+from tests.support.databases import SqliteDatabase
+from tests.support.proxies import INSTANCES, Proxy, in_front
+from tests.support.raw import KEY_HEADER, request
+from tests.support.service import KEY, Service
+from tests.support.siege import Siege
 
-pytestmark = pytest.mark.container
+pytestmark = pytest.mark.posix
 
-ROBOT: Final = "f6d30428-15d1-41e9-a952-0742eaaa5a31"
-HOST: Final = "callback.example.com"
-CERTIFICATES: Final = f"/etc/ssl/{HOST}"
-NGINX: Final = """
-pid /tmp/nginx.pid;
-error_log stderr;
-events {}
-http { access_log off; include /etc/nginx/site.conf; }
-"""
-
-Start = Callable[..., str]
-
-
-@pytest.fixture(scope="module")
-def image() -> Iterator[str]:
-    """The image, with the two proxies in it besides."""
-    tag = f"sam-callback-test:{secrets.token_hex(4)}"
-    build(tag, "--build-arg=EXTRA_PACKAGES=haproxy nginx-light")
-    yield tag
-    docker("image", "rm", "--force", tag)
+GOOD: Final = 64
+CONTROL_ROOM: Final = "198.51.100.10"
+SHARE: Final = {
+    "haproxy": {"sc0_conn_cur gt 500": "sc0_conn_cur gt 5"},
+    "nginx": {"limit_conn addresses 500": "limit_conn addresses 5"},
+}
+WITH_THE_KEY: Final = {"X-API-KEY": KEY}
 
 
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("certificates")
-    chain, key = directory / "fullchain.pem", directory / "privkey.pem"
-    command = shlex.split(f"openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN={HOST}")
-    subprocess.run([*command, "-out", chain, "-keyout", key], check=True, capture_output=True)
-    (directory / "haproxy.pem").write_text(chain.read_text() + key.read_text())
-    directory.chmod(0o755)  # the container's user is another
-    for file in directory.iterdir():
-        file.chmod(0o644)
-    return directory
+@dataclass
+class Front:
+    """A proxy, and what is behind it."""
+
+    proxy: Proxy
+    instances: list[Service]
+
+    def lines(self, event: str) -> list[dict[str, Any]]:
+        """The lines of all instances for an event."""
+        written = [line for each in self.instances for line in each.lines]
+        return [line for line in written if line["event"] == event]
+
+    def post(self, address: str = "127.0.0.1", **headers: str) -> httpx.Response:
+        """One callback over a connection of its own."""
+        with self.proxy.client(address) as client:
+            return client.post("/callback", content=body(), headers=headers)
+
+
+PutInFront = Callable[..., Front]
 
 
 @pytest.fixture
-def network() -> Iterator[str]:
-    name = f"sam-callback-test-{secrets.token_hex(4)}"
-    docker("network", "create", name)
-    yield name
-    docker("network", "rm", name)
+def put_in_front(
+    start_service: Callable[..., Service], sqlite_database: SqliteDatabase, tmp_path: Path
+) -> Iterator[PutInFront]:
+    """Puts a proxy in front of as many instances as it is documented for."""
+    with ExitStack() as stack:
+
+        def put(kind: str, changes: Mapping[str, str] | None = None, **variables: str) -> Front:
+            settings = {
+                "SQL_SAM_CONNECTION_STRING": sqlite_database.connection_string,
+                "CALLBACK_FORWARDED_ALLOW_IPS": "127.0.0.1",
+                **variables,
+            }
+            instances = [
+                start_service(CALLBACK_SPOOL_PATH=str(tmp_path / f"{each}.db"), **settings)
+                for each in range(INSTANCES[kind])
+            ]
+            proxy = in_front(kind, tmp_path, [each.port for each in instances], changes)
+            return Front(stack.enter_context(proxy), instances)
+
+        yield put
 
 
-@pytest.fixture
-def start(image: str, network: str) -> Iterator[Start]:
-    started: list[str] = []
-
-    def run(*command: str, options: tuple[str, ...], joins: str = network) -> str:
-        started.append(docker("run", "--detach", f"--network={joins}", *options, image, *command))
-        return started[-1]
-
-    yield run
-    for container in reversed(started):
-        remove(container)
+@pytest.fixture(params=INSTANCES)
+def kind(request: pytest.FixtureRequest) -> str:
+    kind: str = request.param
+    return kind
 
 
-def serve(start: Start, name: str, *options: str) -> str:
-    variables = {
-        "CALLBACK_API_KEY": KEY,
-        "CALLBACK_HOST": "0.0.0.0",  # noqa: S104 - of the container
-        "CALLBACK_FORWARDED_ALLOW_IPS": "0.0.0.0/0",
-        "CALLBACK_DRAIN_SECONDS": "6",
-    }
-    return start(
-        *("python", "-m", "sam.callback", "serve", "--embedded"),
-        options=(
-            *(f"--env={variable}={value}" for variable, value in variables.items()),
-            f"--network-alias={name}",
-            *options,
-        ),
-    )
+def test_callbacks_come_in_and_nothing_else(kind: str, put_in_front: PutInFront) -> None:
+    front = put_in_front(kind)
+    assert front.post().status_code == 401
+    assert front.post(**WITH_THE_KEY).json()["outcome"] == "updated"
+    with front.proxy.client() as client:
+        for path in ("/ready", "/docs", "/openapi.json", "/metrics", "/callback/", "/"):
+            assert client.get(path, headers=WITH_THE_KEY).status_code == 404
 
 
-class Outside:
-    """Whoever calls from outside, by TLS."""
+def test_the_log_has_the_senders_address_and_not_what_the_sender_says(
+    kind: str, put_in_front: PutInFront
+) -> None:
+    front = put_in_front(kind, CALLBACK_LOG_LEVEL="DEBUG")
+    claims = {"X-Forwarded-For": "203.0.113.9", "Forwarded": "for=203.0.113.9"}
+    front.post("127.0.0.2", **WITH_THE_KEY, **claims)
+    with front.proxy.client("127.0.0.2") as client:
+        client.get("/health", headers={"X-Request-ID": "of-the-probe", **claims})
 
-    def __init__(self, client: httpx.Client) -> None:
-        self._client = client
+    def clients(**of: str) -> set[str]:
+        written = [line for each in front.instances for line in each.lines]
+        return {line["client"] for line in written if of.items() <= line.items()}
 
-    def get(self, path: str) -> int:
-        return self._client.get(path).status_code
+    eventually(lambda: bool(clients(event="callback")), 60)
+    assert clients(event="callback") == {"127.0.0.2"}
+    eventually(lambda: "127.0.0.2" in clients(path="/health"), 60)
+    assert "203.0.113.9" not in clients(path="/health")
 
-    def post(self, **headers: str) -> httpx.Response:
-        return self._client.post("/callback", content=body(ROBOT), headers=headers)
 
-    def status_of_a_callback(self) -> int:
-        """Its status alone: a killed instance may have begun an answer, after the COMMIT."""
-        with self._client.stream(
-            "POST", "/callback", content=body(ROBOT), headers={"X-API-KEY": KEY}
-        ) as answer:
-            return answer.status_code
+def test_a_body_that_is_too_large_is_the_services_to_refuse(
+    kind: str, put_in_front: PutInFront
+) -> None:
+    front = put_in_front(kind, CALLBACK_MAX_BODY_BYTES="1 MiB")
+    content = body().ljust(3 * 2**20)
+    with front.proxy.client() as client:
+        answer = client.post("/callback", content=content, headers=WITH_THE_KEY)
+    assert answer.status_code == 413
+    assert answer.json() == {"detail": "The body is larger than 1048576 bytes."}
+    eventually(lambda: bool(front.lines("refused")), 60)
 
-    def serves(self) -> bool:
+
+PATIENT: Final = {
+    "haproxy": {
+        "timeout client 15s": "timeout client 1h",
+        "timeout http-request 10s": "timeout http-request 1h",
+    },
+    "nginx": {"client_body_timeout 15s": "client_body_timeout 1h"},
+}
+"""So that no clock decides."""
+
+
+def test_behind_haproxy_a_body_that_does_not_come_gets_no_place_at_an_instance(
+    put_in_front: PutInFront,
+) -> None:
+    front = put_in_front("haproxy", PATIENT["haproxy"])
+    with front.proxy.connect("127.0.0.2") as slow:
+        slow.sendall(request(length=1000, headers=b""))
+        assert front.post(**WITH_THE_KEY).status_code == 200
+    assert [each.stop() for each in front.instances] == [0, 0]  # their logs are complete
+    assert front.lines("refused") == []
+
+
+def test_behind_nginx_a_body_that_nobody_wants_is_answered_before_it_comes(
+    put_in_front: PutInFront,
+) -> None:
+    front = put_in_front("nginx", PATIENT["nginx"])
+    with front.proxy.connect("127.0.0.2") as slow:
+        slow.sendall(request(length=1000, headers=b""))
+        assert slow.recv(12) == b"HTTP/1.1 401"
+
+
+def test_one_address_gets_its_share_and_the_control_room_all_it_wants(
+    kind: str, put_in_front: PutInFront
+) -> None:
+    changes = {**PATIENT[kind], **SHARE[kind], CONTROL_ROOM: "127.0.0.3"}
+    front = put_in_front(kind, changes, CALLBACK_BODY_TIMEOUT="10 min")
+    content = body()
+    whole = request(content=content, headers=KEY_HEADER + b"Connection: close\r\n")
+
+    def is_turned_away(address: str) -> bool:
         try:
-            return self.get("/health") == 200
+            return front.post(address, **WITH_THE_KEY).status_code == 429
         except httpx.TransportError:
-            return False
+            return True
+
+    with ExitStack() as stack:
+        held = []
+        for address in ["127.0.0.2"] * 5 + ["127.0.0.3"] * 12:
+            held.append(stack.enter_context(front.proxy.connect(address)))
+            held[-1].sendall(whole[: -len(content)])
+        eventually(lambda: is_turned_away("127.0.0.2"), 60)
+        assert not is_turned_away("127.0.0.1")
+        assert not is_turned_away("127.0.0.3")
+        for each in held:
+            each.sendall(content)
+            assert each.recv(12) == b"HTTP/1.1 200"
 
 
-@pytest.fixture
-def outside() -> Iterator[Callable[[str], Outside]]:
-    """Calls at an address, such as ``127.0.0.1:443``, once it is served."""
-    with contextlib.ExitStack() as stack:
-
-        def at(address: str) -> Outside:
-            client = httpx.Client(
-                base_url=f"https://{address}",
-                verify=False,  # noqa: S501 - the certificate is the test's own
-                headers={"Host": HOST},
-                timeout=40,
-            )
-            found = Outside(stack.enter_context(client))
-            eventually(found.serves, 60)
-            return found
-
-        yield at
-
-
-def lines(container: str) -> list[dict[str, Any]]:
-    written = docker("logs", container).splitlines()
-    return [json.loads(line) for line in written if line.startswith("{")]
-
-
-def clients(container: str) -> set[str]:
-    return {line["client"] for line in lines(container) if line["event"] == "callback"}
-
-
-def assert_only_callbacks_come_in(caller: Outside) -> None:
-    assert caller.post().status_code == 401
-    answer = caller.post(**{"X-API-KEY": KEY, "X-Forwarded-For": "203.0.113.9"})
-    assert answer.json()["outcome"] == "updated"
-    assert [caller.get(path) for path in ("/ready", "/docs", "/metrics")] == [404, 404, 404]
-
-
-@pytest.fixture
-def haproxy(
-    start: Start, certificates: Path, tmp_path: Path, outside: Callable[[str], Outside]
-) -> tuple[Outside, list[str]]:
-    instances = [serve(start, name) for name in ("one", "two")]
-    eventually(lambda: all("listening" in docker("logs", each) for each in instances), 60)
-    configuration = (ROOT / "docs/proxy/haproxy.cfg").read_text()
-    for address, name in {"10.0.0.11": "one", "10.0.0.12": "two"}.items():
-        assert address in configuration
-        configuration = configuration.replace(address, name)
-    (tmp_path / "haproxy.cfg").write_text(configuration)
-    tmp_path.chmod(0o755)
-    proxy = start(
-        *("haproxy", "-f", "/etc/haproxy-test/haproxy.cfg"),
-        options=(
-            "--publish=127.0.0.1::443",
-            f"--volume={tmp_path}:/etc/haproxy-test:ro",
-            f"--volume={certificates}:{CERTIFICATES}:ro",
-        ),
-    )
-    return outside(docker("port", proxy, "443/tcp")), instances
-
-
-def test_haproxy_lets_callbacks_in_and_nothing_else(
-    haproxy: tuple[Outside, list[str]],
+@pytest.mark.faults
+@pytest.mark.parametrize(
+    "beginning",
+    [
+        request(length=1000, headers=b""),
+        request(length=1000, headers=b"", content=b"x"),
+        request(length=100_000, headers=b"", content=b"x" * 40_000),
+        request()[:-4],
+    ],
+    ids=["no body", "a byte of it", "much of it", "no end of the headers"],
+)
+def test_one_address_that_gives_nothing_takes_no_callback_from_another(
+    beginning: bytes, kind: str, put_in_front: PutInFront
 ) -> None:
-    caller, instances = haproxy
-    assert_only_callbacks_come_in(caller)
-    seen = set().union(*map(clients, instances))
-    assert len(seen) == 1
-    assert "203.0.113.9" not in seen
+    front = put_in_front(kind)
+    with Siege(front.proxy.port, front.proxy.tls, beginning) as siege:
+        eventually(lambda: siege.begun + siege.ended.total() >= 1_200, 60)
+        with ThreadPoolExecutor(8) as good:
+            answers = list(good.map(lambda _: front.post(**WITH_THE_KEY).status_code, range(GOOD)))
+    assert Counter(answers) == {200: GOOD}, siege.ended
 
 
-@pytest.mark.parametrize("end", ["stop --time=20", "kill"])
+@pytest.mark.faults
+@pytest.mark.parametrize("end", ["stop", "kill"])
 def test_behind_haproxy_the_end_of_an_instance_costs_no_callback(
-    end: str, haproxy: tuple[Outside, list[str]]
+    end: str, put_in_front: PutInFront
 ) -> None:
-    caller, [one, two] = haproxy
-    assert caller.status_of_a_callback() == 200
-    answers: list[int] = []
-    with subprocess.Popen(["docker", *end.split(), one], stdout=subprocess.DEVNULL) as ending:  # noqa: S607 - whichever is on PATH
-        while ending.poll() is None or len(answers) < 200:
-            answers.append(caller.status_of_a_callback())
-    assert ending.returncode == 0
+    front = put_in_front("haproxy", CALLBACK_DRAIN_SECONDS="8")
+    one, two = front.instances
+    answers: Counter[int] = Counter()
+    with ThreadPoolExecutor(1) as ending:
+        ended = ending.submit(one.stop if end == "stop" else one.kill)
+        while not ended.done() or answers.total() < 200:
+            # Its status alone: who is killed may have begun an answer, after the COMMIT.
+            with (
+                front.proxy.client() as client,
+                client.stream("POST", "/callback", content=body(), headers=WITH_THE_KEY) as answer,
+            ):
+                answers[answer.status_code] += 1
+    assert not ended.result()
     assert set(answers) == {200}
-    assert {line["event"] for line in lines(two)} >= {"callback"}
-
-
-def test_nginx_lets_callbacks_in_and_nothing_else(
-    start: Start, certificates: Path, tmp_path: Path, outside: Callable[[str], Outside]
-) -> None:
-    instance = serve(start, "one", "--publish=127.0.0.1::443")
-    site = (ROOT / "docs/proxy/nginx.conf").read_text()
-    assert re.findall(r"proxy_pass (\S+);", site) == ["http://127.0.0.1:8000"] * 2
-    (tmp_path / "nginx.conf").write_text(NGINX)
-    (tmp_path / "site.conf").write_text(site)
-    tmp_path.chmod(0o755)
-    start(
-        *("nginx", "-c", "/etc/nginx/nginx.conf", "-g", "daemon off;"),
-        options=(
-            "--user=0",
-            f"--volume={tmp_path}:/etc/nginx:ro",
-            f"--volume={certificates}:{CERTIFICATES}:ro",
-        ),
-        joins=f"container:{instance}",  # the same machine, as it were
-    )
-    assert_only_callbacks_come_in(outside(docker("port", instance, "443/tcp")))
-    assert clients(instance).isdisjoint({"203.0.113.9", "127.0.0.1"})
+    assert "callback" in {line["event"] for line in two.lines}

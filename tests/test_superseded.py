@@ -87,7 +87,7 @@ def write_lock(database: SqliteDatabase) -> Iterator[None]:
 def test_of_callbacks_that_go_together_the_others_are_superseded(
     start_service: StartService, tmp_path: Path
 ) -> None:
-    database = SqliteDatabase(tmp_path / "sam.db", timeout_ms=60_000)
+    database = SqliteDatabase(tmp_path / "sam.db")
     database.add_robots(["d-1"])
     service = start_service(
         SQL_SAM_CONNECTION_STRING=database.connection_string, CALLBACK_DB_TIMEOUT="60"

@@ -16,17 +16,18 @@ import statistics
 import subprocess
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Protocol
 
 import typer
 
 from tests.benchmarks.databases import LOCK_WAIT_MS
 from tests.benchmarks.newcomers import coming
-from tests.benchmarks.server import KEY, Server, running
+from tests.benchmarks.server import KEY, running
 from tests.benchmarks.slow_sender import KINDS, NUMBER, sending_slowly
 from tests.benchmarks.subject import Subject
 from tests.support.callbacks import body
@@ -66,6 +67,17 @@ class Turn:
     other: float
 
 
+class Target(Protocol):
+    """What takes callbacks: a `Server`, or several behind a proxy."""
+
+    port: int
+
+    @property
+    def cpu_seconds(self) -> float: ...
+    @property
+    def outcomes(self) -> Counter[str]: ...
+
+
 class Contender:
     """A service with 64 connections that are kept alive, and are at work in its turns only.
 
@@ -74,11 +86,11 @@ class Contender:
         wrk: What has the connections.
     """
 
-    def __init__(self, server: Server, wrk: subprocess.Popen[str]) -> None:
+    def __init__(self, server: Target, wrk: subprocess.Popen[str]) -> None:
         self.server = server
         self._wrk = wrk
 
-    def take_turn(self, other: Server, seconds: float) -> Turn:
+    def take_turn(self, other: Target, seconds: float) -> Turn:
         """Have the connections at work for so long."""
         self._wrk.send_signal(signal.SIGCONT)
         time.sleep(_SETTLE_SECONDS)
@@ -123,19 +135,28 @@ def contender(directory: Path) -> Iterator[Contender]:
     directory.mkdir()
     database = SqliteDatabase(directory / "sam.db")
     database.add_robots(["d-1"])
+    environment = {"SQL_SAM_CONNECTION_STRING": database.waiting_for_locks(LOCK_WAIT_MS)}
+    with (
+        running(Subject.SERVICE, environment, directory) as server,
+        at_work(server, f"http://127.0.0.1:{server.port}", directory) as contending,
+    ):
+        yield contending
+
+
+@contextmanager
+def at_work(server: Target, url: str, directory: Path) -> Iterator[Contender]:
+    """The good connections of a server, which speak to a URL."""
     script = directory / "callback.lua"
     script.write_text(_SCRIPT.format(key=KEY, body=body("d-1", "RUN_COMPLETED").decode()))
-    environment = {"SQL_SAM_CONNECTION_STRING": database.waiting_for_locks(LOCK_WAIT_MS)}
-    with running(Subject.SERVICE, environment, directory) as server:
-        command = [
-            *("wrk", "-t1", f"-c{GOOD}", f"-d{_WRK_SECONDS}s", "--timeout", "30s"),
-            *("-s", str(script), f"http://127.0.0.1:{server.port}/callback"),
-        ]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as wrk:
-            try:
-                yield Contender(server, wrk)
-            finally:
-                wrk.kill()
+    command = [
+        *("wrk", "-t1", f"-c{GOOD}", f"-d{_WRK_SECONDS}s", "--timeout", "30s"),
+        *("-s", str(script), f"{url}/callback"),
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as wrk:
+        try:
+            yield Contender(server, wrk)
+        finally:
+            wrk.kill()
 
 
 class Comparison:

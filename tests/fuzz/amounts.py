@@ -12,6 +12,9 @@ SEED: Final = os.environ.get("SAM_FUZZ_SEED", "1")
 EXAMPLES: Final = min(REQUESTS // 20, 5_000)
 """Schemathesis' for each operation; there are three, and only a callback has much to vary."""
 
+REQUESTS_BY_PROXY: Final = min(max(REQUESTS // 4, 1), 100_000)
+"""Through each of the proxies, beside the others."""
+
 # Each round has a process of the service to itself: its log is kept in memory, and the bodies that
 # it did not understand on a disk.
 ROUND_OF_BODIES: Final = 2_500

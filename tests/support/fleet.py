@@ -1,24 +1,18 @@
 """Two instances behind a real HAProxy, configured as in the docs."""
 
 import re
-import shutil
 import signal
-import ssl
-import subprocess
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
-import httpx
-import trustme
-
-from tests.support.conditions import LIMIT_SECONDS, eventually
 from tests.support.databases import PostgresDatabase, free_port
+from tests.support.proxies import in_front
 from tests.support.service import Service
 
 DOCS: Final = Path(__file__).parents[2] / "docs"
-CERTIFICATE: Final = "/etc/ssl/callback.example.com/haproxy.pem"
+_RETRY_ON: Final = "retry-on conn-failure empty-response response-timeout 503"
 
 
 class Fleet:
@@ -45,19 +39,13 @@ class Fleet:
         self._start = start
         self._database = database
         self._ports = [free_port(), free_port()]
-        self.port = free_port()
-        self.url = f"https://127.0.0.1:{self.port}"
         self.ended: list[Service] = []
         self.instances = [self._start_instance(number, key) for number in (0, 1)]
 
-        authority = trustme.CA()
-        self.tls = ssl.create_default_context()
-        authority.configure_trust(self.tls)
-        authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(
-            directory / "haproxy.pem"
-        )
-        self._proxy = self._start_proxy(retries=retries)
-        eventually(self._is_listening)
+        self._stack = ExitStack()
+        changes = {} if retries else {f"    {_RETRY_ON}\n": ""}
+        proxy = self._stack.enter_context(in_front("haproxy", directory, self._ports, changes))
+        self.url, self.tls = proxy.url, proxy.tls
 
     def replace(self, number: int, key: Mapping[str, str]) -> None:
         """End an instance, start its successor, and wait until that gets callbacks."""
@@ -69,18 +57,11 @@ class Fleet:
 
     def close(self) -> None:
         """End all three; the instances without their drain, as nobody sends any more."""
-        self._proxy.send_signal(signal.SIGTERM)
-        self._proxy.wait(LIMIT_SECONDS)
+        self._stack.close()
         for instance in self.instances:
             instance.send_signal(signal.SIGTERM)
         for instance in self.instances:
             assert instance.stop() == 0  # a second signal
-
-    def _is_listening(self) -> bool:
-        try:
-            return httpx.get(f"{self.url}/health", verify=self.tls).status_code == 200
-        except httpx.TransportError:
-            return False
 
     def _start_instance(self, number: int, key: Mapping[str, str]) -> Service:
         return self._start(
@@ -93,29 +74,6 @@ class Fleet:
                 "CALLBACK_PORT": str(self._ports[number]),
             }
         )
-
-    def _start_proxy(self, *, retries: bool) -> "subprocess.Popen[bytes]":
-        text = (DOCS / "proxy/haproxy.cfg").read_text(encoding="utf-8")
-        for documented, here in {
-            "bind :443 ": f"bind 127.0.0.1:{self.port} ",
-            CERTIFICATE: str(self._directory / "haproxy.pem"),
-            "10.0.0.11:8000": f"127.0.0.1:{self._ports[0]}",
-            "10.0.0.12:8000": f"127.0.0.1:{self._ports[1]}",
-        }.items():
-            assert text.count(documented) == 1, f"docs/proxy/haproxy.cfg has no {documented}"
-            text = text.replace(documented, here)
-        if not retries:
-            text, found = re.subn(r"^ *retry-on .*\n", "", text, flags=re.MULTILINE)
-            assert found == 1
-        configuration = self._directory / "haproxy.cfg"
-        configuration.write_text(text)
-        program = shutil.which(
-            "haproxy", path="/usr/sbin:/usr/local/bin:/opt/homebrew/bin:/usr/bin"
-        )
-        assert program, "These tests need HAProxy: `make setup`."
-        command = [program, "-db", "-dW", "-f", str(configuration)]
-        subprocess.run([*command, "-c"], check=True, stdout=subprocess.DEVNULL)
-        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
 
 
 def _documented_variables() -> dict[str, str]:
