@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from tests.support.callbacks import body
-from tests.support.conditions import eventually
+from tests.support.conditions import LIMIT_SECONDS, eventually
 from tests.support.databases import SqliteDatabase
 from tests.support.load import spooled
 from tests.support.service import KEY, clean_environment
@@ -65,12 +65,12 @@ def serving(closed: str, directory: Path, **environment: str) -> Iterator[httpx.
             )
             return bool(ports)
 
-        eventually(listens, 60)
+        eventually(listens)
         headers = {"X-API-KEY": KEY}
         with httpx.Client(base_url=f"http://127.0.0.1:{ports[0]}", headers=headers) as client:
             yield client
         process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 0
+        assert process.wait(LIMIT_SECONDS) == 0
 
 
 @pytest.mark.parametrize("closed", CLOSED.values(), ids=CLOSED)
@@ -103,5 +103,5 @@ def test_what_a_library_prints_does_not_get_into_the_spool(
 
 def test_so_does_a_refusal(tmp_path: Path) -> None:
     with start(CLOSED["all"], tmp_path) as process:
-        assert process.wait(60) == 2
+        assert process.wait(LIMIT_SECONDS) == 2
     assert list(tmp_path.iterdir()) == []

@@ -17,6 +17,7 @@ from sam.callback.settings import (
     load_settings,
     load_spool_settings,
 )
+from tests.support.conditions import LIMIT_SECONDS
 from tests.support.databases import SqliteDatabase
 from tests.support.service import KEY, Service, clean_environment, run_to_its_end
 
@@ -139,7 +140,7 @@ def test_bytes_of_the_environment_that_are_no_text_are_refused(tmp_path: Path) -
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=LIMIT_SECONDS,
     )
     assert_it_is_refused(ended, "SQL_SAM_PASSWORD")
 
@@ -197,7 +198,7 @@ def test_so_does_one_without_permission(
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=LIMIT_SECONDS,
     )
     assert_it_is_refused(ended, path, "cannot be read (Permission denied)")
 

@@ -15,6 +15,7 @@ import httpx
 import jsonschema_rs
 import pytest
 
+from sam.callback.reasons import CutReason, RefusalReason
 from tests.support import log_lines
 from tests.support.callbacks import body
 from tests.support.conditions import LIMIT_SECONDS
@@ -81,6 +82,15 @@ def test_the_page_has_what_the_schema_says() -> None:
     for event in ("refused", "refused_early", "disconnected", "connection_cut"):
         for reason in EVENTS[event]["properties"]["reason"]["enum"]:
             assert f"`{reason}`" in page.partition("## Reasons")[2], reason
+
+
+def test_the_reasons_are_those_of_the_code() -> None:
+    documented = {
+        event: EVENTS[event]["properties"]["reason"]["enum"]
+        for event in ("refused", "refused_early", "disconnected", "connection_cut")
+    }
+    assert set(documented.pop("connection_cut")) == set(CutReason)
+    assert set[str]().union(*documented.values()) == set(RefusalReason)
 
 
 def test_the_readme_shows_a_line_as_it_is() -> None:

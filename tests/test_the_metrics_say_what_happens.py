@@ -16,7 +16,8 @@ import pytest
 from fastapi import FastAPI
 
 from sam.callback.inbox import spool as spool_module
-from sam.callback.metrics import REFUSAL_REASONS, Metrics
+from sam.callback.metrics import Metrics
+from sam.callback.reasons import RefusalReason
 from sam.callback.service.main import create_app
 from sam.callback.settings import Settings
 from tests.support import raw
@@ -153,7 +154,7 @@ def test_each_refusal_is_counted(
     assert seen.value("spool_entries", kind="invalid") == 1
     spool.rmdir()
     # `overloaded` and `crash`: below.
-    assert {*refusals, *EARLY, "overloaded", "crash", "unknown"} == set(REFUSAL_REASONS)
+    assert {*refusals, *EARLY, "overloaded", "crash", "unknown"} == set(RefusalReason)
 
 
 EARLY = {
@@ -355,7 +356,7 @@ def test_a_stranger_adds_no_series(service: Service) -> None:
 
 def test_two_apps_count_for_themselves_and_new_reasons_are_unknown() -> None:
     one, other = Metrics(), Metrics()
-    one.refused("something new")
+    one.refused(RefusalReason("something new"))
     one.answered("/callback", 200, 0.1)
     seen, others = (parse(metrics.exposition("")[0].decode()) for metrics in (one, other))
     assert seen.value("refusals_total", reason="unknown") == 1

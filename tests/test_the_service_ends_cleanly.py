@@ -173,7 +173,7 @@ def test_a_terminal_that_hangs_up_ends_it(sqlite_database: SqliteDatabase, tmp_p
         while b'"listening"' not in said:
             said += os.read(ours, 10_000)
         os.close(ours)
-        assert process.wait(60) == 0
+        assert process.wait(LIMIT_SECONDS) == 0
 
 
 @pytest.mark.posix
@@ -195,5 +195,5 @@ def test_below_nohup_a_hangup_is_ignored(sqlite_database: SqliteDatabase, tmp_pa
         for _ in range(3):
             assert httpx.get(f"http://127.0.0.1:{port}/health").status_code == 200
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=60)
+        process.communicate(timeout=LIMIT_SECONDS)
         assert process.returncode == 0

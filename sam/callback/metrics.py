@@ -25,48 +25,12 @@ from prometheus_client.exposition import choose_encoder
 
 from sam.callback import __version__
 from sam.callback.model import Outcome
+from sam.callback.reasons import CutReason, RefusalReason
 
 PREFIX: Final = "sam_callback_"
 
 OTHER: Final = "other"
 """The route of every path that is not told apart."""
-
-UNKNOWN: Final = "unknown"
-REFUSAL_REASONS: Final = (
-    "no_key",
-    "several_keys",
-    "wrong_key",
-    "unknown_path",
-    "wrong_method",
-    "body_too_large",
-    "body_too_slow",
-    "invalid_body",
-    "sender_hung_up",
-    "overloaded",
-    "not_safe",
-    "crash",
-    "bad_request",
-    "headers_too_slow",
-    "headers_too_large",
-    "too_many_headers",
-    "url_too_long",
-    "too_many_pipelined",
-    UNKNOWN,
-)
-"""As in the field ``reason`` of the log; what is not here counts as the last."""
-
-CUT_REASONS: Final = (
-    "too_many_connections",
-    "too_many_open_files",
-    "nothing_sent",
-    "handshake_too_slow",
-    "handshake_failed",
-    "answer_not_fetched",
-    "body_not_wanted",
-    "rest_of_body_too_slow",
-    UNKNOWN,
-)
-"""Why a connection was closed without an answer, as in the log."""
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _DEPLOYMENTS = (1, 2, 5, 10, 20, 50, 100)
@@ -155,7 +119,7 @@ class Metrics:
             ["reason"],
             registry=registry,
         )
-        self._refusals = {reason: refusals.labels(reason) for reason in REFUSAL_REASONS}
+        self._refusals = {reason: refusals.labels(reason.value) for reason in RefusalReason}
         self._routes = frozenset(routes)
         self._request = Histogram(
             f"{PREFIX}request_duration_seconds",
@@ -191,7 +155,7 @@ class Metrics:
             ["reason"],
             registry=registry,
         )
-        self._cut = {reason: cut.labels(reason) for reason in CUT_REASONS}
+        self._cut = {reason: cut.labels(reason.value) for reason in CutReason}
         self.spool_write = Histogram(
             f"{PREFIX}spool_write_duration_seconds",
             "Writing a batch of callbacks to the spool, fsync included.",
@@ -222,13 +186,13 @@ class Metrics:
             request = self._requests[key] = self._request.labels(route, f"{hundreds}xx")
         request.observe(seconds)
 
-    def refused(self, reason: str) -> None:
+    def refused(self, reason: RefusalReason) -> None:
         """Count a request that was not served."""
-        self._refusals.get(reason, self._refusals[UNKNOWN]).inc()
+        self._refusals[reason].inc()
 
-    def cut(self, reason: str) -> None:
+    def cut(self, reason: CutReason) -> None:
         """Count a connection that was closed without an answer."""
-        self._cut.get(reason, self._cut[UNKNOWN]).inc()
+        self._cut[reason].inc()
 
     def committed(self, source: Source, deployments: int, seconds: float) -> None:
         """Count and time a batch that was committed."""

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sam.callback.commands import embedded
+from sam.callback.service import paths
 
 _START_SECONDS: Final = 30
 _STOP_SECONDS: Final = 12
@@ -92,10 +93,10 @@ def _address(process: "subprocess.Popen[str]") -> str:
 
 def _send(console: Console, client: httpx.Client, deployment_id: str, status: str) -> None:
     callback = {"deploymentId": deployment_id, "status": status, "userId": "14", "botOutput": {}}
-    response = client.post("/callback", json=callback)
+    response = client.post(paths.CALLBACK, json=callback)
     # The terminal breaks what is too long, and does not tell whoever copies it.
     say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
-    say(f"\nPOST /callback {json.dumps(callback)}")
+    say(f"\nPOST {paths.CALLBACK} {json.dumps(callback)}")
     say(f"  {response.status_code} {response.text}")
 
 

@@ -13,6 +13,7 @@ from sam.callback.inbox.spool import Spool, SpoolUnavailableError
 from sam.callback.logs import get_logger
 from sam.callback.metrics import Metrics, Source
 from sam.callback.model import Callback, Outcome
+from sam.callback.reasons import RefusalReason
 from sam.callback.storage.errors import DatabaseTimeoutError, PoolExhaustedError
 from sam.callback.storage.robots import RobotRepository
 from sam.callback.storage.verdicts import AppliedBatch, Verdict
@@ -33,14 +34,14 @@ _log = get_logger(__name__)
 class NotSafeError(Exception):
     """Neither the database nor the spool could take a callback: it may be lost."""
 
-    reason = "not_safe"
+    reason = RefusalReason.NOT_SAFE
     """Why, in one word, for logs and metrics."""
 
 
 class OverloadedError(NotSafeError):
     """Too many callbacks are in flight."""
 
-    reason = "overloaded"
+    reason = RefusalReason.OVERLOADED
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from pydantic import SecretStr
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from sam.callback.reasons import RefusalReason
 from sam.callback.service.connections import show_key
 from sam.callback.service.request_log import line_of
 
@@ -57,7 +58,7 @@ class ApiKeyMiddleware:
         line = line_of(scope)
         given = [value for name, value in scope["headers"] if name == _HEADER_NAME]
         if len(given) != 1:
-            line["reason"] = "several_keys" if given else "no_key"
+            line["reason"] = RefusalReason.SEVERAL_KEYS if given else RefusalReason.NO_KEY
             return False
         # Digests have one length, whatever that of a key; and every key is compared.
         digest = _digest(given[0])
@@ -67,7 +68,7 @@ class ApiKeyMiddleware:
             if hmac.compare_digest(digest, accepted)
         ]
         if not matches:
-            line["reason"] = "wrong_key"
+            line["reason"] = RefusalReason.WRONG_KEY
             return False
         line["key"] = matches[0]
         show_key(scope)

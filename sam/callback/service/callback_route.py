@@ -12,14 +12,14 @@ from pydantic import ValidationError
 
 from sam.callback.inbox.inbox import Inbox
 from sam.callback.inbox.recorder import NotSafeError, OverloadedError
-from sam.callback.service import openapi
+from sam.callback.reasons import RefusalReason
+from sam.callback.service import openapi, paths
 from sam.callback.service.direct_route import DirectRoute
 from sam.callback.service.request_body import read_body
 from sam.callback.service.request_log import line_of, request_id_of
 from sam.callback.service.schemas import CallbackAnswer, CallbackPayload
 from sam.callback.settings import Settings
 
-PATH: Final = "/callback"
 RETRY_AFTER_SECONDS: Final = 5
 
 _NOT_SAFE = (
@@ -56,7 +56,7 @@ def callback_route(inbox: Inbox, settings: Settings) -> DirectRoute:
         return await _record(request, inbox, payload, body)
 
     return DirectRoute(
-        PATH,
+        paths.CALLBACK,
         callback,
         methods=["POST"],
         tags=["Callbacks"],
@@ -72,7 +72,7 @@ async def _refuse(
     # Without the input: it may be large, or hold what JSON cannot (NaN).
     mistakes = error.errors(include_url=False, include_context=False, include_input=False)
     texts = [f"{'.'.join(map(str, m['loc']))}: {m['msg']}".removeprefix(": ") for m in mistakes]
-    line_of(request.scope).update(reason="invalid_body", mistakes=texts)
+    line_of(request.scope).update(reason=RefusalReason.INVALID_BODY, mistakes=texts)
     await inbox.keep_invalid(body, "; ".join(texts))
     return RequestValidationError([{**m, "loc": ("body", *m["loc"])} for m in mistakes])
 

@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol
 from sam.callback.log_throttle import LogThrottle
 from sam.callback.logs import get_logger
 from sam.callback.metrics import BackgroundTask, Metrics
+from sam.callback.reasons import CutReason
 from sam.callback.tasks import Supervisor
 
 SCOPE_KEY: Final = "sam.callback.connection"
@@ -73,7 +74,7 @@ class Connection:
         """Give its place free; it may be said twice."""
         self._connections.remove(self)
 
-    def cut(self, reason: str) -> None:
+    def cut(self, reason: CutReason) -> None:
         """Close it at once, and log that."""
         self._connections.report_cut(self, reason)
         self.leave()
@@ -148,7 +149,7 @@ class Connections:
         self._friends.pop(connection, None)
         self._freed.set()
 
-    def report_cut(self, connection: Connection, reason: str, **details: str) -> None:
+    def report_cut(self, connection: Connection, reason: CutReason, **details: str) -> None:
         """Count and log that a connection was closed without an answer."""
         self._metrics.cut(reason)
         if self._throttle.is_to_be_written("connection_cut", reason):
@@ -164,14 +165,14 @@ class Connections:
 
     async def wait_for_room(self) -> None:
         """Return as soon as there is room for one more; make it if need be."""
-        while len(self) >= self._maximum and not self.make_room("too_many_connections"):
+        while len(self) >= self._maximum and not self.make_room(CutReason.TOO_MANY_CONNECTIONS):
             self._freed.clear()
             try:
                 await asyncio.wait_for(self._freed.wait(), _WAIT_SECONDS)
             except TimeoutError:
                 continue  # somebody's grace may be over
 
-    def make_room(self, reason: str) -> bool:
+    def make_room(self, reason: CutReason) -> bool:
         """Cut the connection that is to go first; say whether there was one."""
         had_grace = asyncio.get_running_loop().time() - self._grace
         oldest = next(iter(self._strangers), None)

@@ -8,6 +8,8 @@ import orjson
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
+from sam.callback.reasons import RefusalReason
+
 _ANY_STATUS: Final = b"HTTP/1.1 "
 _CONTINUE: Final = b"HTTP/1.1 100 "
 
@@ -21,7 +23,7 @@ class Refusal(Exception):  # noqa: N818 - an answer, no error of ours
         detail: For the sender.
     """
 
-    def __init__(self, status: int, reason: str, detail: str) -> None:
+    def __init__(self, status: int, reason: RefusalReason, detail: str) -> None:
         super().__init__(reason)
         self.status = status
         self.reason = reason

@@ -4,6 +4,7 @@ from itertools import chain
 
 import httptools
 
+from sam.callback.reasons import RefusalReason
 from sam.callback.service.http_answers import Refusal
 from sam.callback.settings import Settings
 
@@ -36,14 +37,18 @@ class HeadLimits:
             Refusal: 414 or 431.
         """
         if len(url) > self.max_bytes // 2:
-            raise Refusal(414, "url_too_long", "The URL is too long.")
+            raise Refusal(414, RefusalReason.URL_TOO_LONG, "The URL is too long.")
         if received > self.max_bytes:
             raise Refusal(
-                431, "headers_too_large", f"The headers are larger than {self.max_bytes} bytes."
+                431,
+                RefusalReason.HEADERS_TOO_LARGE,
+                f"The headers are larger than {self.max_bytes} bytes.",
             )
         if len(headers) > self._max_headers:
             raise Refusal(
-                431, "too_many_headers", f"There are more than {self._max_headers} headers."
+                431,
+                RefusalReason.TOO_MANY_HEADERS,
+                f"There are more than {self._max_headers} headers.",
             )
 
 

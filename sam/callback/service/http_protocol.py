@@ -11,6 +11,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from sam.callback.log_throttle import LogThrottle
 from sam.callback.logs import get_logger
 from sam.callback.metrics import Metrics
+from sam.callback.reasons import CutReason, RefusalReason
 from sam.callback.service.connections import SCOPE_KEY, Connection
 from sam.callback.service.http_answers import Answers, Refusal, bad_request
 from sam.callback.service.http_head import HeadLimits, size_of, without_upgrade
@@ -113,7 +114,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:  # noqa: D102 - httptools'
         if len(self.pipeline) >= MAX_PIPELINED:
-            raise Refusal(400, "too_many_pipelined", "Too many requests at once.")
+            raise Refusal(400, RefusalReason.TOO_MANY_PIPELINED, "Too many requests at once.")
         super().on_message_begin()
         self._awaited = _Awaited.HEADERS
         self.scope[SCOPE_KEY] = self._connection  # type: ignore[typeddict-unknown-key]  # ours
@@ -122,7 +123,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._head_limits.check(self.url, self.headers, size_of(self.url, self.headers))
         if self.parser.should_upgrade():
             if self.parser.get_method() == b"CONNECT":
-                raise Refusal(400, "bad_request", "This is no proxy.")
+                raise Refusal(400, RefusalReason.BAD_REQUEST, "This is no proxy.")
             return
         super().on_headers_complete()
         self.cycle.transport = self._answers  # type: ignore[assignment]  # all that it uses
@@ -185,16 +186,20 @@ class HttpProtocol(HttpToolsProtocol):
         if self._is_deaf or self.transport.is_closing():
             self.transport.abort()  # it had the time to fetch its last answer
         elif self.flow.write_paused:
-            self._connection.cut("answer_not_fetched")
+            self._connection.cut(CutReason.ANSWER_NOT_FETCHED)
         elif self._awaited is _Awaited.HEADERS:
             seconds = self._settings.callback_header_timeout
             self._refuse(
-                Refusal(408, "headers_too_slow", f"The headers took more than {seconds:g} seconds.")
+                Refusal(
+                    408,
+                    RefusalReason.HEADERS_TOO_SLOW,
+                    f"The headers took more than {seconds:g} seconds.",
+                )
             )
         elif self._awaited is _Awaited.BODY:
-            self._connection.cut("rest_of_body_too_slow")
+            self._connection.cut(CutReason.REST_OF_BODY_TOO_SLOW)
         elif self._newest_cycle is None:
-            self._connection.cut("nothing_sent")
+            self._connection.cut(CutReason.NOTHING_SENT)
         else:
             self.transport.close()  # idle
 
@@ -238,7 +243,9 @@ class HttpProtocol(HttpToolsProtocol):
             self._refuse(
                 cause
                 if isinstance(cause, Refusal)
-                else Refusal(400, "bad_request", "This is not a valid HTTP/1.1 request.")
+                else Refusal(
+                    400, RefusalReason.BAD_REQUEST, "This is not a valid HTTP/1.1 request."
+                )
             )
 
     def _refuse(self, refusal: Refusal) -> None:
@@ -306,7 +313,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if self._discarded_bytes > self._settings.callback_max_body_bytes:
-            self._connection.cut("body_not_wanted")
+            self._connection.cut(CutReason.BODY_NOT_WANTED)
 
     def _restart_clock(self) -> None:
         """Set the deadline for what the connection waits for now."""

@@ -12,6 +12,7 @@ from typing import Any, Final
 from sam.callback.log_throttle import LogThrottle
 from sam.callback.logs import get_logger
 from sam.callback.metrics import BackgroundTask
+from sam.callback.reasons import CutReason
 from sam.callback.service.connections import Connection, Connections
 from sam.callback.tasks import Supervisor
 
@@ -130,7 +131,7 @@ class Listener:
                 action="Raise the limit of open files (ulimit -n), or lower "
                 "CALLBACK_MAX_CONNECTIONS.",
             )
-        self._connections.make_room("too_many_open_files")
+        self._connections.make_room(CutReason.TOO_MANY_OPEN_FILES)
         await asyncio.sleep(_PAUSE_SECONDS)
 
     def _drop_unless_set_up(
@@ -144,7 +145,7 @@ class Listener:
         if error is not None and not isinstance(error, OSError):  # ssl.SSLError is one
             _log.error("crash", exc_info=error)
         elif error is not None:
-            self._connections.report_cut(connection, "handshake_failed", error=str(error))
+            self._connections.report_cut(connection, CutReason.HANDSHAKE_FAILED, error=str(error))
         connection.leave()
 
 
@@ -156,7 +157,7 @@ class _SettingUp:
         self._task = task
 
     def expire(self) -> None:
-        self._connection.cut("handshake_too_slow")
+        self._connection.cut(CutReason.HANDSHAKE_TOO_SLOW)
 
     def abort(self) -> None:
         self._task.cancel()

@@ -10,13 +10,11 @@ from sam.callback.inbox.collector import InboxCollector
 from sam.callback.inbox.inbox import Inbox
 from sam.callback.log_throttle import LogThrottle
 from sam.callback.metrics import Metrics
-from sam.callback.service import openapi
+from sam.callback.service import openapi, paths
 from sam.callback.service.api_key import ApiKeyMiddleware
-from sam.callback.service.callback_route import PATH as CALLBACK_PATH
 from sam.callback.service.callback_route import callback_route
-from sam.callback.service.metrics_route import PATH as METRICS_PATH
 from sam.callback.service.metrics_route import metrics_route
-from sam.callback.service.probe_routes import HEALTH_PATH, READY_PATH, probe_routes
+from sam.callback.service.probe_routes import probe_routes
 from sam.callback.service.request_log import RequestLogMiddleware
 from sam.callback.settings import Settings
 from sam.callback.tasks import Supervisor
@@ -31,7 +29,7 @@ def create_app(settings: Settings) -> FastAPI:
     Raises:
         DriverNotFoundError: If the ODBC driver that the settings ask for does not exist.
     """
-    metrics = Metrics(routes=(CALLBACK_PATH, HEALTH_PATH, READY_PATH, METRICS_PATH))
+    metrics = Metrics(routes=paths.ALL)
     throttle = LogThrottle()
     inbox = Inbox(settings, metrics)
     metrics.registry.register(InboxCollector(inbox))
@@ -56,7 +54,7 @@ def create_app(settings: Settings) -> FastAPI:
         metrics_route(metrics),
     ]
 
-    public = {HEALTH_PATH, READY_PATH}
+    public = {paths.HEALTH, paths.READY}
     if settings.callback_docs:
         public.update(openapi.PUBLIC_PATHS)
     keys = {"current": settings.callback_api_key, "previous": settings.callback_api_key_previous}

@@ -1,14 +1,10 @@
 """``GET /metrics``: for Prometheus. It needs the key, as all that is not public."""
 
-from typing import Final
-
 from fastapi import Request, Response
 
 from sam.callback.metrics import Metrics
-from sam.callback.service import openapi
+from sam.callback.service import openapi, paths
 from sam.callback.service.direct_route import DirectRoute
-
-PATH: Final = "/metrics"
 
 
 def metrics_route(metrics: Metrics) -> DirectRoute:
@@ -19,7 +15,7 @@ def metrics_route(metrics: Metrics) -> DirectRoute:
         return Response(text, headers={"Content-Type": content_type})
 
     return DirectRoute(
-        PATH,
+        paths.METRICS,
         scrape,
         methods=["GET"],
         tags=["Probes"],

@@ -1,18 +1,15 @@
 """``/health`` and ``/ready``: does the process live, can it take callbacks? They need no key."""
 
-from typing import Any, Final
+from typing import Any
 
 import orjson
 from fastapi import Request, Response
 
 from sam.callback.inbox.inbox import Inbox, Readiness
-from sam.callback.service import openapi
+from sam.callback.service import openapi, paths
 from sam.callback.service.direct_route import DirectRoute, Endpoint
 from sam.callback.service.request_log import PROBE, line_of
 from sam.callback.service.schemas import HealthAnswer, ReadyAnswer
-
-HEALTH_PATH: Final = "/health"
-READY_PATH: Final = "/ready"
 
 
 def probe_routes(inbox: Inbox) -> list[DirectRoute]:
@@ -43,9 +40,9 @@ def probe_routes(inbox: Inbox) -> list[DirectRoute]:
 
     return [
         *_routes(
-            HEALTH_PATH, health, summary="Does the process live?", response_model=HealthAnswer
+            paths.HEALTH, health, summary="Does the process live?", response_model=HealthAnswer
         ),
-        *_routes(READY_PATH, ready, response_model=ReadyAnswer, **openapi.READY_OPERATION),
+        *_routes(paths.READY, ready, response_model=ReadyAnswer, **openapi.READY_OPERATION),
     ]
 
 

@@ -6,6 +6,7 @@ from typing import Final
 from fastapi import HTTPException, Request
 from starlette.requests import ClientDisconnect
 
+from sam.callback.reasons import RefusalReason
 from sam.callback.service.request_log import line_of
 
 BODY_IS_HERE: Final = "sam.callback.body_is_here"
@@ -37,7 +38,7 @@ async def read_body(request: Request, *, max_bytes: int, timeout: float) -> byte
         async with asyncio.timeout(timeout):
             return await _read(request, max_bytes)
     except TimeoutError:
-        line_of(request.scope)["reason"] = "body_too_slow"
+        line_of(request.scope)["reason"] = RefusalReason.BODY_TOO_SLOW
         raise HTTPException(
             408,
             f"The body took more than {timeout:g} seconds.",
@@ -63,7 +64,7 @@ async def _read(request: Request, max_bytes: int) -> bytes:
 
 
 def _too_large(request: Request, max_bytes: int) -> HTTPException:
-    line_of(request.scope)["reason"] = "body_too_large"
+    line_of(request.scope)["reason"] = RefusalReason.BODY_TOO_LARGE
     return HTTPException(
         413,
         f"The body is larger than {max_bytes} bytes.",

@@ -12,8 +12,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sam.callback.log_throttle import LogThrottle
 from sam.callback.logs import get_logger
-from sam.callback.metrics import UNKNOWN, Metrics
+from sam.callback.metrics import Metrics
 from sam.callback.model import Outcome
+from sam.callback.reasons import RefusalReason
+from sam.callback.service import paths
 
 HEADER = "X-Request-ID"
 
@@ -22,10 +24,9 @@ PROBE = "probe"
 
 _HEADER_NAME = HEADER.lower().encode()
 _WELL_FORMED = re.compile(rb"[A-Za-z0-9._-]{1,64}")
-_PROBES = frozenset({"/health", "/ready", "/metrics"})
 _LINE = "sam.callback.line"
 _REFUSALS = frozenset({"refused", "disconnected"})
-_REASONS = {404: "unknown_path", 405: "wrong_method"}
+_REASONS = {404: RefusalReason.UNKNOWN_PATH, 405: RefusalReason.WRONG_METHOD}
 
 _log = get_logger(__name__)
 
@@ -85,10 +86,10 @@ class RequestLogMiddleware:
             await self._app(scope, receive, send_with_id)
         except ClientDisconnect:
             # And nobody is left to answer.
-            line_of(scope).setdefault("reason", "sender_hung_up")
+            line_of(scope).setdefault("reason", RefusalReason.SENDER_HUNG_UP)
         except Exception:  # noqa: BLE001 - the last stop before the server
             _log.exception("crash")
-            line_of(scope)["reason"] = "crash"
+            line_of(scope)["reason"] = RefusalReason.CRASH
             if not http_status:
                 answer = JSONResponse({"detail": "Internal error."}, status_code=500)
                 await answer(scope, receive, send_with_id)
@@ -107,7 +108,9 @@ class RequestLogMiddleware:
         """Bound the lines of those without a key, who can send as much as they like."""
         if event in _REFUSALS:
             return self._throttle.is_to_be_written(event, _reason(scope, http_status))
-        return scope["path"] in _PROBES or self._throttle.is_to_be_written(event, "no_key")
+        return scope["path"] in paths.POLLED or self._throttle.is_to_be_written(
+            event, RefusalReason.NO_KEY
+        )
 
 
 def _event(scope: Scope, http_status: int) -> str:
@@ -119,9 +122,9 @@ def _event(scope: Scope, http_status: int) -> str:
     return event if http_status < 400 else "refused"  # noqa: PLR2004 - where HTTP's errors begin
 
 
-def _reason(scope: Scope, http_status: int) -> str:
-    reason: str = line_of(scope).get("reason") or _REASONS.get(http_status, UNKNOWN)
-    return reason
+def _reason(scope: Scope, http_status: int) -> RefusalReason:
+    reason = line_of(scope).get("reason")
+    return RefusalReason(reason) if reason else _REASONS.get(http_status, RefusalReason.UNKNOWN)
 
 
 def _request_id(scope: Scope) -> str:
@@ -140,7 +143,7 @@ def _write(scope: Scope, event: str, http_status: int, duration: float) -> None:
         write = _log.warning if known["outcome"] is Outcome.SUPERSEDED else _log.info
         write("callback", **known)
     elif event == "request":
-        write = _log.debug if scope["path"] in _PROBES else _log.info
+        write = _log.debug if scope["path"] in paths.POLLED else _log.info
         write("request", method=scope["method"], path=scope["path"], **known)
     elif event == "disconnected":
         _log.warning("disconnected", method=scope["method"], path=scope["path"], **known)

@@ -11,6 +11,7 @@ from pydantic import SecretStr, TypeAdapter, ValidationError
 
 from sam.callback.commands import embedded
 from sam.callback.commands.refusal import refuse
+from sam.callback.service import paths
 from sam.callback.setting_types import Seconds
 from sam.callback.settings import ClientSettings, SettingsError, load_client_settings
 
@@ -114,7 +115,7 @@ def _default_url(settings: ClientSettings) -> str:
     if settings.callback_port == 0:
         refuse("CALLBACK_PORT is 0, which is any port: say which with --url.")
     scheme = "https" if settings.callback_ssl_certfile else "http"
-    return f"{scheme}://{LOOPBACK}:{settings.callback_port}/callback"
+    return f"{scheme}://{LOOPBACK}:{settings.callback_port}{paths.CALLBACK}"
 
 
 def _full_url(text: str) -> str:
@@ -124,4 +125,4 @@ def _full_url(text: str) -> str:
         refuse(f"--url {text} cannot be used: {error}.")
     if url.scheme not in {"http", "https"} or not url.host:
         refuse(f"--url {text} cannot be used: it should begin with http:// or https://.")
-    return str(url.copy_with(path="/callback") if url.path == "/" else url)
+    return str(url.copy_with(path=paths.CALLBACK) if url.path == "/" else url)
