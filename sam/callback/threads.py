@@ -9,7 +9,8 @@ from typing import ParamSpec, TypeVar
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_Job = tuple[Future[object], Callable[[], object]]
+_Job = tuple[Future[object], list[Callable[[], object]]]
+"""What is waited for, and the call; none once it was cancelled, so that no argument is kept."""
 
 
 class DaemonThreadPool(Executor):
@@ -43,7 +44,9 @@ class DaemonThreadPool(Executor):
         with self._lock:
             if self._closed:
                 raise RuntimeError("the thread pool has been shut down")
-            self._jobs.put((future, lambda: fn(*args, **kwargs)))  # type: ignore[arg-type]  # Future is invariant
+            calls = [lambda: fn(*args, **kwargs)]
+            future.add_done_callback(lambda _: calls.clear())
+            self._jobs.put((future, calls))  # type: ignore[arg-type]  # Future is invariant
             if not self._idle.acquire(blocking=False) and self._started < self._max_workers:
                 self._started += 1
                 threading.Thread(
@@ -66,15 +69,15 @@ class DaemonThreadPool(Executor):
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
-            future, call = job
+            future, calls = job
             if future.set_running_or_notify_cancel():
                 try:
-                    result = call()
+                    result = calls.pop()()
                 except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits
                     future.set_exception(error)
                 else:
                     future.set_result(result)
                     del result
             # An idle thread must not keep a connection alive through its last call.
-            del job, future, call
+            del job, future, calls
             self._idle.release()
