@@ -5,7 +5,6 @@ And what the spool then turns out to hold never overwrites what went past it.
 
 import asyncio
 import sqlite3
-import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ from sam.callback.inbox.recorder import NotSafeError
 from sam.callback.settings import Settings
 from tests.support.conditions import LIMIT_SECONDS, becomes_true
 from tests.support.databases import SqliteDatabase
+from tests.support.disk import hung_disk
 from tests.support.load import spooled
 
 OpenInbox = Callable[..., AbstractAsyncContextManager[Inbox]]
@@ -40,17 +40,6 @@ def open_inbox(
             await inbox.close()
 
     return open_it
-
-
-@contextmanager
-def hung_disk(inbox: Inbox) -> Iterator[None]:
-    """The spool's thread waits, as in a system call that does not return."""
-    goes_on = threading.Event()
-    inbox.spool._thread.submit(goes_on.wait, LIMIT_SECONDS)  # noqa: SLF001 - where the disk is
-    try:
-        yield
-    finally:
-        goes_on.set()
 
 
 @contextmanager
@@ -87,12 +76,12 @@ async def test_a_hung_disk_delays_callbacks_by_its_look_up_once_a_second(
     monkeypatch.setattr(spool_module, "LOOK_UP_PAUSE_SECONDS", 2.0 * LIMIT_SECONDS)
     async with open_inbox() as inbox:
         assert await outcome(inbox, "EARLY", "stranger") == "unmatched"
-        with hung_disk(inbox), monkeypatch.context() as patch:
-            jobs = Mock(wraps=inbox.spool._thread.submit)  # noqa: SLF001 - where the disk is
-            patch.setattr(inbox.spool._thread, "submit", jobs)  # noqa: SLF001
+        async with hung_disk(inbox.spool):
+            calls = Mock(wraps=inbox.spool._thread.run)  # noqa: SLF001 - where the disk is
+            monkeypatch.setattr(inbox.spool._thread, "run", calls)  # noqa: SLF001
             for number in range(5):
                 assert await outcome(inbox, f"S{number}") == "updated"
-        assert jobs.call_count == 1
+        assert calls.call_count == 1
     assert sqlite_database.statuses() == {"d-1": "S4"}
 
 
@@ -106,9 +95,10 @@ async def test_a_put_that_timed_out_and_was_stored_after_all_reverses_nothing(
             await outcome(inbox, "OLD")
         sqlite_database.execute("ALTER TABLE away RENAME TO robots")
         inbox.health.committed()
-        await outcome(inbox, "NEW")
-        assert spooled(inbox.spool.path)["d-1"] in {("queued", "OLD"), ("queued", "NEW")}
+        assert await outcome(inbox, "NEW") in {"updated", "queued"}
+        await becomes_true(lambda: "d-1" in spooled(inbox.spool.path))  # OLD, or NEW after it
         await replay_all(inbox)
+        assert spooled(inbox.spool.path) == {}
     assert sqlite_database.statuses() == {"d-1": "NEW"}
 
 
@@ -120,7 +110,7 @@ async def test_an_entry_that_could_not_be_seen_does_not_overwrite_what_went_past
         assert await outcome(inbox, "OLD") == "queued"
         sqlite_database.execute("ALTER TABLE away RENAME TO robots")
         inbox.health.committed()
-        with hung_disk(inbox):
+        async with hung_disk(inbox.spool):
             assert await outcome(inbox, "NEW") == "updated"
         await replay_all(inbox)
         assert inbox.spool.counts()["queued"] == 0
@@ -128,14 +118,15 @@ async def test_an_entry_that_could_not_be_seen_does_not_overwrite_what_went_past
 
 
 async def test_an_entry_is_not_dropped_for_a_callback_that_failed(
-    open_inbox: OpenInbox, sqlite_database: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+    open_inbox: OpenInbox, sqlite_database: SqliteDatabase
 ) -> None:
     async with open_inbox() as inbox:
         sqlite_database.execute("ALTER TABLE robots RENAME TO away")
         assert await outcome(inbox, "OLD") == "queued"
         inbox.health.committed()  # as if it were up: the next one is tried, and fails
-        with hung_disk(inbox), impatience(monkeypatch), pytest.raises(NotSafeError):
-            await outcome(inbox, "NEW")
+        async with hung_disk(inbox.spool, limit=0.2):
+            with pytest.raises(NotSafeError):
+                await outcome(inbox, "NEW")
         sqlite_database.execute("ALTER TABLE away RENAME TO robots")
         await asyncio.sleep(inbox.health.seconds_to_probe)
         await replay_all(inbox)
@@ -177,11 +168,11 @@ async def test_a_spool_that_is_back_is_noticed_while_the_database_is_down(
 
 
 async def test_unmatched_entries_are_not_forgotten_when_the_spool_fails_meanwhile(
-    open_inbox: OpenInbox, sqlite_database: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+    open_inbox: OpenInbox, sqlite_database: SqliteDatabase
 ) -> None:
     async with open_inbox(replay=True) as inbox:
         assert await outcome(inbox, "EARLY", "d-2") == "unmatched"
-        with hung_disk(inbox), impatience(monkeypatch):
+        async with hung_disk(inbox.spool, limit=0.2):
             await becomes_true(lambda: not inbox.spool.is_writable)  # the replayer has run into it
         sqlite_database.add_robots(["d-2"])
         await becomes_true(lambda: sqlite_database.statuses()["d-2"] == "EARLY")

@@ -1,14 +1,10 @@
 """A bot that fails at once calls back before its row exists: `unmatched`, and applied later."""
 
-import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-import pytest
-
 from sam.callback.inbox.entries import Entry, Kind
-from sam.callback.inbox.schedule import RETRY, Schedule
 from sam.callback.inbox.spool_file import SpoolFile
 from tests.support.callbacks import body
 from tests.support.conditions import eventually
@@ -85,26 +81,3 @@ def test_what_waited_for_the_database_is_not_given_up_at_its_first_try(
     eventually(lambda: spooled(path) == {"old": ("unmatched", "RUN_FAILED")})
     sqlite_database.add_robots(["old"])
     eventually(lambda: sqlite_database.statuses()["old"] == "RUN_FAILED")
-
-
-def test_tries_are_half_a_second_apart_at_first_and_a_minute_at_last() -> None:
-    delays = [RETRY.delay(failures) for failures in range(1, 12)]
-    assert delays == [0.5, 1, 2, 4, 8, 16, 32, 60, 60, 60, 60]
-
-
-def test_the_schedule_follows_the_monotonic_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 1000.0
-    monkeypatch.setattr(time, "monotonic", lambda: now)
-    schedule = Schedule()
-    schedule.put_off(1)
-    schedule.put_off(2, failures=3)
-    assert 1 in schedule
-    assert schedule.take_due(10) == {}
-    assert schedule.seconds_to_next() == 0.5
-    now += 0.5
-    assert schedule.take_due(10) == {1: 1}
-    assert 1 not in schedule
-    schedule.make_due(2)
-    assert schedule.take_due(10) == {2: 0}
-    now += 100
-    assert schedule.take_due(10) == {}

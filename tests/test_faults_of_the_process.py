@@ -206,7 +206,8 @@ def test_100_000_spooled_callbacks_drain_while_new_ones_are_answered(
     now = time.time_ns()
     with closing(sqlite3.connect(spool)) as connection, connection:
         connection.executemany(
-            "INSERT INTO entries VALUES (?, 'queued', ?, 'DRAINED', NULL, 'test', 100)",
+            "INSERT INTO entries (number, kind, key, status, reason, size)"
+            " VALUES (?, 'queued', ?, 'DRAINED', 'test', 100)",
             [(now + number, name) for number, name in enumerate(waiting)],
         )
     service = start_service(**environment)
@@ -231,5 +232,5 @@ def test_100_000_spooled_callbacks_drain_while_new_ones_are_answered(
 def waiting_in(spool: Path) -> bool:
     """Whether one of the deployments still waits there."""
     with closing(sqlite3.connect(spool, timeout=LIMIT_SECONDS)) as connection:
-        statement = "SELECT 1 FROM entries WHERE deployment_id LIKE 'w-%' LIMIT 1"
+        statement = "SELECT 1 FROM entries WHERE key LIKE 'w-%' LIMIT 1"
         return connection.execute(statement).fetchone() is not None

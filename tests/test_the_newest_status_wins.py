@@ -5,33 +5,14 @@ import itertools
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from sam.callback.inbox.batcher import MAX_BATCH, Batcher, Group
-from sam.callback.inbox.numbering import Numbering
 from sam.callback.model import Callback
 from tests.support.callbacks import body
 from tests.support.conditions import eventually
 from tests.support.databases import SqliteDatabase
 from tests.support.load import Load, losses, spooled
 from tests.support.service import Service
-
-
-@given(st.lists(st.integers(min_value=0, max_value=2**62), min_size=1))
-def test_numbers_only_rise_however_the_clock_is_set(times: list[int]) -> None:
-    clock = iter(times)
-    numbering = Numbering(lambda: next(clock))
-    numbers = [numbering.next() for _ in times]
-    assert numbers == sorted(set(numbers))
-    assert numbers[0] == max(times[0], 1)
-
-
-def test_numbers_continue_after_those_of_an_earlier_life() -> None:
-    numbering = Numbering(lambda: 1_000)
-    numbering.continue_after(5_000)
-    assert [numbering.next(), numbering.next()] == [5_001, 5_002]
-
 
 NUMBERS = itertools.count(1)
 

@@ -3,9 +3,8 @@
 import asyncio
 import subprocess
 import sys
-import threading
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +17,7 @@ from sam.callback.model import Outcome
 from sam.callback.settings import Settings
 from tests.support.conditions import LIMIT_SECONDS
 from tests.support.databases import PostgresDatabase, SqliteDatabase, free_port
+from tests.support.disk import hung_disk
 from tests.support.proxy import proxy_to
 from tests.support.service import KEY, clean_environment
 
@@ -82,10 +82,10 @@ async def test_the_event_loop_waits_for_neither_the_database_nor_the_disk(
             async with recording(inbox) as by_the_database:
                 proxy.speak()
             postgres_database.rename("robots", "away")
-            goes_on = threading.Event()
-            inbox.spool._thread.submit(goes_on.wait, LIMIT_SECONDS)  # noqa: SLF001 - where the disk is
-            async with recording(inbox) as by_the_disk:
-                goes_on.set()
+            async with AsyncExitStack() as disk:
+                await disk.enter_async_context(hung_disk(inbox.spool))
+                async with recording(inbox) as by_the_disk:
+                    await disk.aclose()
         finally:
             await inbox.close()
 

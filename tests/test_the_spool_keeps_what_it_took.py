@@ -1,12 +1,10 @@
 """Rule 8: what the spool says is stored survives; what it cannot store it says so at once."""
 
-import multiprocessing
 import signal
 import sqlite3
 import stat
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
-from multiprocessing.synchronize import Event
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,10 +14,9 @@ import pytest
 from sam.callback.inbox import spool as spool_module
 from sam.callback.inbox.entries import Entry, Kind
 from sam.callback.inbox.file_system import kind_of
-from sam.callback.inbox.numbering import Numbering
+from sam.callback.inbox.sequence import Sequence
 from sam.callback.inbox.spool import Spool, SpoolUnavailableError
 from sam.callback.inbox.spool_file import DEAD_LETTER_SHARE, SpoolFile
-from tests.support.conditions import LIMIT_SECONDS
 
 MIB = 2**20
 OpenSpool = Callable[..., AbstractAsyncContextManager[Spool]]
@@ -34,7 +31,7 @@ def path(tmp_path: Path) -> Path:
 def open_spool(path: Path) -> OpenSpool:
     @asynccontextmanager
     async def open_it(max_bytes: int = 16 * MIB) -> AsyncIterator[Spool]:
-        spool = Spool(path, max_bytes, Numbering())
+        spool = Spool(path, max_bytes, Sequence())
         await spool.open()
         try:
             yield spool
@@ -54,7 +51,7 @@ def entry(
 
 
 async def queued(spool: Spool) -> list[Entry]:
-    return await spool.page(Kind.QUEUED, after=0, limit=1000)
+    return await spool.page([Kind.QUEUED], after=0, limit=1000)
 
 
 async def test_what_was_put_is_there_after_a_restart(open_spool: OpenSpool) -> None:
@@ -63,7 +60,7 @@ async def test_what_was_put_is_there_after_a_restart(open_spool: OpenSpool) -> N
         assert await spool.put(entries) == [True, True, True]
     async with open_spool() as spool:
         assert await queued(spool) == entries[:2]
-        assert await spool.page(Kind.UNMATCHED, after=0, limit=10) == entries[2:]
+        assert await spool.page([Kind.UNMATCHED], after=0, limit=10) == entries[2:]
         assert spool.counts() == {"queued": 2, "unmatched": 1, "dead_letter": 0, "invalid": 0}
 
 
@@ -100,14 +97,14 @@ async def test_the_last_number_is_remembered_though_its_entry_is_gone(
 ) -> None:
     future = 2**62
     async with open_spool() as spool:
-        spool._numbering.continue_after(future)  # noqa: SLF001 - a clock that was ahead
+        spool._sequence.continue_after(future)  # noqa: SLF001 - a clock that was ahead
         await spool.put([entry(future)])
         await spool.settle([future], [])
-    numbering = Numbering()
-    spool = Spool(path, 16 * MIB, numbering)
+    sequence = Sequence()
+    spool = Spool(path, 16 * MIB, sequence)
     await spool.open()
     await spool.close()
-    assert numbering.next() == future + 1
+    assert sequence.next() == future + 1
 
 
 @pytest.mark.posix
@@ -126,40 +123,6 @@ async def test_every_commit_is_synced(path: Path) -> None:
     assert file._connection.execute("PRAGMA synchronous").fetchone() == (full,)  # noqa: SLF001
     assert file._connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)  # noqa: SLF001
     file.close()
-
-
-def _own(path: Path, ready: Event) -> None:
-    import asyncio  # noqa: PLC0415 - in the other process
-
-    async def own() -> None:
-        spool = Spool(path, MIB, Numbering())
-        await spool.open()
-        ready.set()
-        await asyncio.Event().wait()  # until it is killed
-
-    asyncio.run(own())
-
-
-async def test_one_process_owns_it_until_it_dies(open_spool: OpenSpool, path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    ready = context.Event()
-    owner = context.Process(target=_own, args=(path, ready))
-    owner.start()
-    try:
-        assert ready.wait(LIMIT_SECONDS)
-        async with open_spool() as spool:
-            assert not spool.is_writable
-            with pytest.raises(SpoolUnavailableError, match="Another process"):
-                await spool.put([entry(1)])
-            assert spool.may_have_entries  # nobody knows what is in it
-            owner.kill()
-            owner.join()
-            assert await spool.put([entry(1)]) == [True]
-            assert spool.is_writable
-    finally:
-        owner.kill()
-        owner.join()
-        owner.close()
 
 
 async def test_when_it_is_full_it_says_so_and_keeps_what_it_has(open_spool: OpenSpool) -> None:
@@ -184,6 +147,20 @@ async def test_when_it_is_full_it_says_so_and_keeps_what_it_has(open_spool: Open
         await spool.settle(range(1, 11), [])
         await spool.recheck()
         assert await spool.put([entry(500, payload=bytes(4_000))]) == [True]
+
+
+async def test_one_that_there_is_no_room_for_does_not_keep_the_others_out(
+    open_spool: OpenSpool,
+) -> None:
+    async with open_spool(max_bytes=MIB) as spool:
+        large = entry(2, payload=bytes(2 * MIB))
+        assert await spool.put([entry(1), large, entry(3)]) == [True, False, True]
+        assert spool.is_writable
+        with pytest.raises(SpoolUnavailableError, match="full"):
+            await spool.put([large, large])
+        assert [e.number for e in await queued(spool)] == [1, 3]
+    async with open_spool() as spool:
+        assert [e.number for e in await queued(spool)] == [1, 3]
 
 
 async def test_dead_letters_have_a_share_and_leave_the_rest_to_the_living(

@@ -146,7 +146,8 @@ def spooled(path: Path) -> dict[str, tuple[str, str]]:
         return {
             deployment_id: (kind, status)
             for deployment_id, kind, status in connection.execute(
-                "SELECT deployment_id, kind, status FROM entries WHERE deployment_id IS NOT NULL"
+                "SELECT coalesce(deployment_id, key), kind, status FROM entries"
+                " WHERE key IS NOT NULL"
             )
         }
 

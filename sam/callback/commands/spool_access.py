@@ -2,14 +2,20 @@
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 
 from sam.callback.commands.refusal import refuse
-from sam.callback.inbox.spool_file import SpoolFile, check_that_it_is_a_spool
+from sam.callback.inbox.ownership import open_beside
+from sam.callback.inbox.spool_file import SpoolFile
+from sam.callback.inbox.spool_schema import (
+    OlderSpoolError,
+    SpoolVersionError,
+    check_that_it_is_a_spool,
+)
 from sam.callback.settings import SettingsError, load_spool_settings
 
 PathOption = Annotated[
@@ -32,8 +38,10 @@ def opened(path: Path | None) -> Iterator[SpoolFile]:
     path = (path or settings.callback_spool_path).absolute()
     require_spool(path)
     try:
-        with closing(SpoolFile(path, settings.callback_spool_max_bytes)) as file:
+        with closing(open_beside(path, settings.callback_spool_max_bytes)) as file:
             yield file
+    except SpoolVersionError as error:
+        fail(str(error))
     except sqlite3.Error as error:
         fail(f"The spool {path} cannot be used: {error}.")
 
@@ -43,7 +51,10 @@ def require_spool(path: Path) -> None:
     if not path.is_file():
         fail(f"There is no spool at {path}. Name it with --path or CALLBACK_SPOOL_PATH.")
     try:
-        check_that_it_is_a_spool(path)
+        with suppress(OlderSpoolError):  # it can be migrated
+            check_that_it_is_a_spool(path)
+    except SpoolVersionError as error:
+        fail(str(error))
     except sqlite3.Error as error:
         fail(f"{path} is no spool, or a damaged one: {error}.")
 

@@ -32,7 +32,7 @@ class Drained:
 
 
 async def drain_spool(settings: Settings, progress: Callable[[int, int], object]) -> Drained:
-    """Try what is there once, as the replayer of a service would.
+    """Try each entry once, as the replayer of a service would.
 
     Args:
         settings: Of the database, and the spool's path.
@@ -52,16 +52,20 @@ async def drain_spool(settings: Settings, progress: Callable[[int, int], object]
 
     total, dead_before = remaining(), dead_letters()
     reason = ""
+    after = 0
     try:
-        while inbox.health.failures < MAX_FAILURES:
-            if await inbox.replayer.step():
+        while page := await inbox.spool.page(LIVE, after=after, limit=inbox.replayer.batch_limit):
+            is_tried = False
+            if inbox.health.is_up or await inbox.replayer.probe():
+                is_tried = await inbox.replayer.replay(page)
                 progress(total - remaining(), total)
-            elif inbox.health.is_up:
-                break
-            else:
+            if inbox.health.is_up:
+                after = page[-1].number if is_tried else after
+            elif inbox.health.failures < MAX_FAILURES:
                 await asyncio.sleep(inbox.health.seconds_to_probe)
-        else:
-            reason = "The database takes no writes."
+            else:
+                reason = "The database takes no writes."
+                break
     except SpoolUnavailableError as error:
         reason = str(error)
     finally:

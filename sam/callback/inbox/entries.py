@@ -32,12 +32,15 @@ class Entry:
     """One row of the spool.
 
     Attributes:
-        number: The callback's number.
+        number: The callback's sequence number.
         kind: What it waits for.
-        deployment_id: The deployment; None for an invalid body.
+        deployment_id: The deployment, as it was sent; None for an invalid body.
         status: Its status; None for an invalid body.
         payload: The body, where a payload column wants it or the body is invalid.
         reason: Why it is here, for a person.
+        attempts: How often it was tried in vain; 0 is due at once.
+        key: What the database takes the deployment's id for: there is one entry of a key. If it is
+            not given, the id itself; None for an invalid body.
     """
 
     number: int
@@ -46,11 +49,23 @@ class Entry:
     status: str | None
     payload: bytes | None = None
     reason: str = ""
+    attempts: int = 0
+    key: str | None = None
+
+    def __post_init__(self) -> None:
+        """Let a deployment's id be its own key, where there is no other."""
+        if self.key is None:
+            object.__setattr__(self, "key", self.deployment_id)
+
+    @property
+    def spelling(self) -> str | None:
+        """The deployment's id, where its key is another text."""
+        return None if self.deployment_id == self.key else self.deployment_id
 
     @property
     def size(self) -> int:
         """Its size on disk, in bytes, roughly."""
-        texts = (self.deployment_id, self.status, self.reason)
+        texts = (self.key, self.spelling, self.status, self.reason)
         return (
             _ENTRY_OVERHEAD
             + sum(len(text.encode()) for text in texts if text)

@@ -1,4 +1,4 @@
-"""Whether a file is where it lasts: on a disk, and on one of this machine."""
+"""Which file a path leads to, and whether it lasts: on a disk, and on one of this machine."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,15 @@ class Risk:
     kind: str
     is_in_memory: bool
     action: str
+
+
+def identity_of(path: Path) -> tuple[int, int] | None:
+    """Return the device and the number of the file that a path leads to; None if there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def kind_of(path: Path) -> str:

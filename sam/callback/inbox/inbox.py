@@ -9,10 +9,9 @@ from typing import Final
 from sam.callback.inbox.disk import Disk
 from sam.callback.inbox.entries import Kind, Total
 from sam.callback.inbox.health import Health
-from sam.callback.inbox.numbering import Numbering
 from sam.callback.inbox.recorder import Recorded, Recorder
 from sam.callback.inbox.replayer import Replayer
-from sam.callback.inbox.schedule import Schedule
+from sam.callback.inbox.sequence import Sequence
 from sam.callback.inbox.spool import Spool
 from sam.callback.inbox.spool_file import dead_max_bytes
 from sam.callback.logs import get_logger
@@ -84,18 +83,16 @@ class Inbox:
         metrics = metrics or Metrics()
         self._connector = DatabaseConnector(settings)
         self._repository = RobotRepository(self._connector, settings)
-        numbering = Numbering()
+        sequence = Sequence()
         self.spool = Spool(
-            settings.callback_spool_path, settings.callback_spool_max_bytes, numbering
+            settings.callback_spool_path, settings.callback_spool_max_bytes, sequence
         )
         self.health = Health()
-        schedule = Schedule()
         self._recorder = Recorder(
             self._repository,
             self.spool,
             self.health,
-            schedule,
-            numbering,
+            sequence,
             metrics,
             max_batches=self._connector.size,
             # One for each connection, and as many again whose senders have hung up.
@@ -106,7 +103,6 @@ class Inbox:
             self._repository,
             self.spool,
             self.health,
-            schedule,
             self._recorder,
             metrics,
             time_limit=settings.callback_db_timeout,

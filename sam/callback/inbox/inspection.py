@@ -5,11 +5,15 @@ import tempfile
 from contextlib import closing
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from sam.callback.finding import Finding, Level
 from sam.callback.inbox.file_system import kind_of, risk_of
-from sam.callback.inbox.spool_file import SpoolFile, check_that_it_is_a_spool
+from sam.callback.inbox.ownership import OwnedByAnotherError, Ownership
+from sam.callback.inbox.spool_file import SpoolFile
+from sam.callback.inbox.spool_schema import (
+    OlderSpoolError,
+    SpoolVersionError,
+    check_that_it_is_a_spool,
+)
 from sam.callback.settings import SpoolSettings
 
 _SUBJECT = "spool"
@@ -37,9 +41,13 @@ def _is_writable(path: Path, max_bytes: int) -> Finding:
         if not path.exists():
             return _can_be_made(path)
         check_that_it_is_a_spool(path)
-        with closing(SpoolFile(path, max_bytes)) as file:
+        with closing(SpoolFile(path, max_bytes, may_migrate=False)) as file:
             file.try_room()
             entries = sum(total.entries for total in file.totals().values())
+    except OlderSpoolError as error:
+        return Finding(_SUBJECT, Level.OK, str(error))
+    except SpoolVersionError as error:
+        return Finding(_SUBJECT, Level.WRONG, str(error))
     except (OSError, sqlite3.Error) as error:
         return Finding(
             _SUBJECT,
@@ -61,13 +69,12 @@ def _can_be_made(path: Path) -> Finding:
 
 
 def _is_owned(path: Path) -> bool:
-    lock_path = Path(f"{path}.lock")
-    if not lock_path.exists():
+    if not Path(f"{path}.lock").exists():
         return False
-    lock = FileLock(lock_path)
+    ownership = Ownership(path)
     try:
-        lock.acquire(blocking=False)
-    except (Timeout, OSError):
+        ownership.hold()
+    except (OwnedByAnotherError, OSError):
         return True
-    lock.release()
+    ownership.release()
     return False

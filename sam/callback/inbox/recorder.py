@@ -7,8 +7,7 @@ from typing import Final
 from sam.callback.inbox.batcher import Batcher, Group, now
 from sam.callback.inbox.entries import Entry, Kind
 from sam.callback.inbox.health import Health
-from sam.callback.inbox.numbering import Numbering
-from sam.callback.inbox.schedule import Schedule
+from sam.callback.inbox.sequence import Sequence
 from sam.callback.inbox.spool import Spool, SpoolUnavailableError
 from sam.callback.logs import get_logger
 from sam.callback.metrics import Metrics, Source
@@ -93,6 +92,7 @@ class _Spooling:
             callback.status,
             callback.payload,
             self.reason,
+            self.failures,
         )
 
 
@@ -103,8 +103,7 @@ class Recorder:
         repository: The database.
         spool: The disk.
         health: Whether the database takes writes.
-        schedule: When entries of the spool are tried again.
-        numbering: The numbers of callbacks.
+        sequence: The numbers of callbacks.
         metrics: Where to count.
         max_batches: How many batches may be under way.
         max_in_flight: How many callbacks may wait to be made safe.
@@ -124,8 +123,7 @@ class Recorder:
         repository: RobotRepository,
         spool: Spool,
         health: Health,
-        schedule: Schedule,
-        numbering: Numbering,
+        sequence: Sequence,
         metrics: Metrics,
         *,
         max_batches: int,
@@ -135,8 +133,7 @@ class Recorder:
         self._repository = repository
         self._spool = spool
         self._health = health
-        self._schedule = schedule
-        self._numbering = numbering
+        self._sequence = sequence
         self._metrics = metrics
         self.max_in_flight = max_in_flight
         self._time_limit = time_limit
@@ -158,7 +155,7 @@ class Recorder:
         """
         if self.in_flight >= self.max_in_flight:
             raise OverloadedError(f"{self.in_flight} callbacks are in flight already.")
-        callback = Callback(self._numbering.next(), deployment_id, status, payload)
+        callback = Callback(self._sequence.next(), deployment_id, status, payload)
         self.in_flight += 1
         try:
             recorded = await self.batcher.submit(callback, now() + self._time_limit)
@@ -171,7 +168,7 @@ class Recorder:
 
     async def keep_invalid(self, body: bytes, reason: str) -> None:
         """Keep a body that was not understood, for an operator, if there is room for it."""
-        entry = Entry(self._numbering.next(), Kind.INVALID, None, None, body, reason)
+        entry = Entry(self._sequence.next(), Kind.INVALID, None, None, body, reason)
         try:
             await self._spool.put([entry])
         except SpoolUnavailableError as error:
@@ -315,8 +312,6 @@ class Recorder:
                 reason = f"{spooling.reason} The dead letters have used up their share."
                 spooling.group.fail(NotSafeError(reason))
                 continue
-            if spooling.failures:
-                self._schedule.put_off(spooling.entry.number, spooling.failures)
             outcome = Outcome(spooling.kind)
             spooling.group.resolve(Recorded(outcome, spooling.reason, seconds, batch_size))
         self.spooled.set()

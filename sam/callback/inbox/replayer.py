@@ -6,16 +6,21 @@ import math
 import time
 from typing import Final
 
-from sam.callback.inbox.batcher import MAX_BATCH
+from sam.callback.inbox.backoff import RETRY
+from sam.callback.inbox.duty_cycle import DutyCycle
 from sam.callback.inbox.entries import LIVE, Entry, Kind
 from sam.callback.inbox.health import Health
 from sam.callback.inbox.recorder import NO_ROW_YET, Recorder
-from sam.callback.inbox.schedule import Schedule
 from sam.callback.inbox.spool import Spool, SpoolUnavailableError
 from sam.callback.logs import get_logger
 from sam.callback.metrics import Metrics, Replayed, Source
 from sam.callback.model import Callback
-from sam.callback.storage.errors import DatabaseUnavailableError, PoolExhaustedError
+from sam.callback.storage.errors import (
+    DatabaseUnavailableError,
+    KeyRuleChangedError,
+    PoolExhaustedError,
+)
+from sam.callback.storage.key_rule import KeyRule
 from sam.callback.storage.robots import RobotRepository
 from sam.callback.storage.verdicts import Applied, Verdict
 
@@ -25,8 +30,12 @@ PROBE_BATCH: Final = 10
 POLL_SECONDS: Final = 1.0
 """How often to look for what the command line has changed."""
 
-RETRY_AT_LAST: Final = 8
-"""Failures after which the longest delay is reached."""
+PAUSE_SECONDS: Final = 0.05
+"""The shortest pause while nothing can be tried."""
+
+RETRY_SHARE: Final = 0.1
+"""The share of the time that tries may take of what was tried in vain before: however much that is,
+the callbacks that come are hardly slower for it."""
 
 GRACE_SECONDS: Final = 600.0
 """How long a database that was away is tried before what is too old becomes a dead letter."""
@@ -44,7 +53,6 @@ class Replayer:
         repository: The database.
         spool: The disk.
         health: Whether the database takes writes.
-        schedule: When entries are tried again.
         recorder: Whose callbacks may not be overtaken.
         metrics: Where to count.
         time_limit: Seconds for a batch.
@@ -57,7 +65,6 @@ class Replayer:
         repository: RobotRepository,
         spool: Spool,
         health: Health,
-        schedule: Schedule,
         recorder: Recorder,
         metrics: Metrics,
         *,
@@ -68,17 +75,20 @@ class Replayer:
         self._repository = repository
         self._spool = spool
         self._health = health
-        self._schedule = schedule
         self._recorder = recorder
         self._metrics = metrics
         self._time_limit = time_limit
         self._probe_time_limit = probe_time_limit
         self._unmatched_ttl = unmatched_ttl
         self._clock_offset = time.time_ns() - time.monotonic_ns()
-        self._after = 0
-        self._is_turn_of_queued = False
-        self._is_loaded = False
         self._running_since = -math.inf
+        self._retries = DutyCycle(RETRY_SHARE)
+        self._seconds_to_next: float | None = None
+
+    @property
+    def batch_limit(self) -> int:
+        """How many entries may be tried together."""
+        return self._recorder.batcher.batch_limit
 
     async def run(self) -> None:
         """Replay until cancelled."""
@@ -102,126 +112,106 @@ class Replayer:
         Raises:
             SpoolUnavailableError: If the spool cannot be read or written.
         """
-        if self._health.is_up:
-            entries = await self._read(self._recorder.batcher.batch_limit)
-            if entries:
-                await self._apply(entries)
-            return bool(entries)
-        if not self._spool.is_writable:  # nobody may be sending what would show that it is again
+        if not self._spool.is_writable:  # no callback may be coming that would show it is again
             with contextlib.suppress(SpoolUnavailableError):
-                await self._recheck_spool()
+                await self._spool.recheck()
+        if self._health.is_up:
+            return await self._replay_due(self.batch_limit)
         if self._health.seconds_to_probe > 0:
             return False
         if await self.probe():
             # Entries are the better probe, if there are any.
             try:
-                entries = await self._read(min(PROBE_BATCH, self._recorder.batcher.batch_limit))
+                has_entries = await self._replay_due(min(PROBE_BATCH, self.batch_limit))
             except SpoolUnavailableError:
                 self._health.committed()
                 raise
-            if entries:
-                await self._apply(entries)
-            else:
+            if not has_entries:
                 self._health.committed()
         return True
 
-    async def _read(self, limit: int) -> list[tuple[Entry, int]]:
+    async def replay(self, entries: list[Entry]) -> bool:
+        """Try to apply entries; what cannot be applied stays, to be tried later.
+
+        Returns:
+            Whether they were tried: not if the database has another key rule by now. They have
+            other keys then.
+
+        Raises:
+            SpoolUnavailableError: If the spool cannot be written.
+        """
         try:
-            if not self._spool.is_writable:
-                await self._recheck_spool()
-            if not self._is_loaded:
-                await self._load()
-            return await self._next(limit)
+            await self._apply(entries)
         except SpoolUnavailableError:
-            self._is_loaded = False  # something may have been stored that nobody knows of
             raise
+        except KeyRuleChangedError:
+            rule = self._repository.key_rule
+            await self._spool.rekey(rule.name, rule.key)
+            return False
+        except Exception:  # noqa: BLE001 - a mistake of ours, which one entry may bring about
+            if len(entries) > 1:  # the others are not to be held up
+                return all([await self.replay([entry]) for entry in entries])
+            _log.exception("replay_failed")
+            await self._spool.settle(put_off=[(entries[0].number, entries[0].attempts + 1)])
+            await asyncio.sleep(POLL_SECONDS)
+        return True
 
-    async def _recheck_spool(self) -> None:
-        self._is_loaded = False  # something may have been stored that nobody knows of
-        await self._spool.recheck()
-
-    async def _load(self) -> None:
-        """Make every entry that waits for its row due: what the last process knew is gone."""
-        after = 0
-        while page := await self._spool.page(Kind.UNMATCHED, after=after, limit=10 * MAX_BATCH):
-            for entry in page:
-                if entry.number not in self._schedule:
-                    self._schedule.make_due(entry.number)
-            after = page[-1].number
-        self._is_loaded = True
+    async def _replay_due(self, limit: int) -> bool:
+        begun = time.monotonic()
+        due = await self._spool.due(limit, retries=not self._retries.seconds_to_rest)
+        self._seconds_to_next = 0.0 if due.entries else due.seconds_to_next
+        # An entry of a deployment that is in a batch now may just have come with it.
+        batcher = self._recorder.batcher
+        entries = [entry for entry in due.entries if (entry.key or "") not in batcher]
+        if not entries:
+            return False
+        await self.replay(entries)
+        if any(entry.attempts for entry in entries):
+            self._retries.worked(time.monotonic() - begun, len(entries) / limit)
+        return True
 
     async def _wait(self) -> None:
         times = [POLL_SECONDS]
         if not self._health.is_up:
             times.append(self._health.seconds_to_probe)
-        elif (seconds := self._schedule.seconds_to_next()) is not None:
-            times.append(seconds)
+        else:
+            if self._seconds_to_next is not None:
+                times.append(self._seconds_to_next)
+            if rest := self._retries.seconds_to_rest:
+                times.append(rest)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(min(times)):
+            async with asyncio.timeout(max(PAUSE_SECONDS, min(times))):
                 await self._recorder.spooled.wait()
         self._recorder.spooled.clear()
         if not self._health.is_up:
             # New entries do not make a database that is down due any sooner.
             await asyncio.sleep(min(self._health.seconds_to_probe, POLL_SECONDS))
 
-    async def _next(self, limit: int) -> list[tuple[Entry, int]]:
-        """Return entries that may be applied now, and how often each has failed."""
-        # In turns, so that neither kind waits behind a flood of the other.
-        self._is_turn_of_queued = not self._is_turn_of_queued
-        entries = await self._next_queued(limit) if self._is_turn_of_queued else []
-        due = {} if entries else self._schedule.take_due(limit)
-        if due:
-            entries = [entry for entry in await self._spool.get(due) if entry.kind in LIVE]
-        elif not entries:
-            entries = await self._next_queued(limit)
-        ready = []
-        for entry in entries:
-            failures = due.get(entry.number, 0)
-            if (entry.deployment_id or "") in self._recorder.batcher:
-                self._schedule.put_off(entry.number, max(1, failures))
-            else:
-                ready.append((entry, failures))
-        return ready
-
-    async def _next_queued(self, limit: int) -> list[Entry]:
-        if not self._spool.totals[Kind.QUEUED].entries:
-            self._after = 0
-        while page := await self._spool.page(Kind.QUEUED, after=self._after, limit=limit):
-            self._after = page[-1].number
-            if due := [entry for entry in page if entry.number not in self._schedule]:
-                return due
-        self._after = 0  # what came in below it is found in the next round
-        return []
-
-    async def _apply(self, entries: list[tuple[Entry, int]]) -> None:
-        deployments = {entry.deployment_id or "" for entry, _ in entries}
-        self._recorder.replaying.update(deployments)
+    async def _apply(self, entries: list[Entry]) -> None:
+        keys = {entry.key or "" for entry in entries}
+        self._recorder.replaying.update(keys)
         try:
-            if passed_by := [entry.number for entry, _ in entries if self._is_passed_by(entry)]:
-                await self._spool.settle(passed_by, [])
-                entries = [pair for pair in entries if pair[0].number not in passed_by]
+            if passed_by := [entry.number for entry in entries if self._is_passed_by(entry)]:
+                await self._spool.settle(done=passed_by)
+                entries = [entry for entry in entries if entry.number not in passed_by]
             begun = time.monotonic()
             batch = await self._repository.apply(
-                [_callback(entry) for entry, _ in entries],
+                [_callback(entry) for entry in entries],
                 timeout=self._time_limit,
-                key_rule=self._repository.key_rule,
+                key_rule=KeyRule.named(self._spool.key_rule),
             )
             seconds = time.monotonic() - begun
             self._recorder.learn(batch, seconds, self._time_limit, Source.REPLAY)
             await self._settle(entries, batch.results)
-        except Exception:
-            # It may be applied and still be there; to apply it again changes nothing.
-            for entry, failures in entries:
-                self._schedule.put_off(entry.number, max(1, failures))
-            raise
         finally:
-            self._recorder.replaying.difference_update(deployments)
+            self._recorder.replaying.difference_update(keys)
             self._recorder.batcher.wake()
 
-    async def _settle(self, entries: list[tuple[Entry, int]], results: list[Applied]) -> None:
+    async def _settle(self, entries: list[Entry], results: list[Applied]) -> None:
         done: list[tuple[Entry, Verdict]] = []
         moved: list[tuple[Entry, Kind, str]] = []
-        for (entry, failures), applied in zip(entries, results, strict=True):
+        put_off: list[tuple[int, int]] = []
+        for entry, applied in zip(entries, results, strict=True):
             if applied.verdict in _DONE:
                 self._health.matched()
                 self._metrics.replayed[_DONE[applied.verdict]].inc()
@@ -231,17 +221,17 @@ class Replayer:
             self._metrics.replayed[_result(kind, applied.verdict)].inc()
             if kind is not entry.kind:
                 moved.append((entry, kind, reason))
-            if kind in LIVE and applied.verdict is not Verdict.UNKNOWN:
-                self._schedule.put_off(entry.number, failures + 1)
-            elif kind is Kind.UNMATCHED:
-                self._schedule.make_due(entry.number)
+            if applied.verdict is Verdict.UNKNOWN:  # no fault of its own, but others come first
+                put_off.append((entry.number, 0))
+            else:
+                longest = RETRY.failures_to_longest  # of a dead letter that there is no room for
+                put_off.append((entry.number, entry.attempts + 1 if kind in LIVE else longest))
         not_moved = await self._spool.settle(
             [entry.number for entry, _ in done],
             [(entry.number, kind, reason) for entry, kind, reason in moved],
+            put_off,
         )
         moved = [each for each in moved if each[0].number not in not_moved]
-        for number in not_moved:
-            self._schedule.put_off(number, RETRY_AT_LAST)
         _tell(done, [(e, reason) for e, kind, reason in moved if kind is Kind.DEAD_LETTER])
 
     def _kind_after(self, entry: Entry, applied: Applied) -> tuple[Kind, str]:
@@ -271,7 +261,7 @@ class Replayer:
         return True
 
     def _is_passed_by(self, entry: Entry) -> bool:
-        return self._recorder.passed_by.get(entry.deployment_id or "", 0) > entry.number
+        return self._recorder.passed_by.get(entry.key or "", 0) > entry.number
 
     def _is_expired(self, entry: Entry) -> bool:
         # What waited for the database, or for this process, has not been tried for all that time.
@@ -304,4 +294,10 @@ def _result(kind: Kind, verdict: Verdict) -> Replayed:
 
 
 def _callback(entry: Entry) -> Callback:
-    return Callback(entry.number, entry.deployment_id or "", entry.status or "", entry.payload)
+    return Callback(
+        entry.number,
+        entry.deployment_id or "",
+        entry.status or "",
+        entry.payload,
+        entry.key or "",
+    )

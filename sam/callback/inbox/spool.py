@@ -9,38 +9,49 @@ import contextlib
 import math
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Collection, Iterable
+from functools import partial
 from pathlib import Path
-from typing import Concatenate, Final, ParamSpec, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
-from filelock import FileLock, Timeout
-
+from sam.callback.inbox.damage import set_aside
 from sam.callback.inbox.disk import Disk
-from sam.callback.inbox.entries import Entry, Kind, Total
+from sam.callback.inbox.disk_thread import DiskHangsError, DiskThread
+from sam.callback.inbox.entries import DEAD, Entry, Kind, Total
 from sam.callback.inbox.file_system import Risk, risk_of
-from sam.callback.inbox.numbering import Numbering
-from sam.callback.inbox.spool_file import SpoolFile
+from sam.callback.inbox.ownership import OwnedByAnotherError, Ownership
+from sam.callback.inbox.sequence import Sequence
+from sam.callback.inbox.spool_file import Due, SpoolFile
+from sam.callback.inbox.spool_schema import SpoolVersionError
 from sam.callback.logs import get_logger
-from sam.callback.threads import DaemonThreadPool
 
 IO_SECONDS: Final = 5
-"""How long the disk may take. What is not safe by then is not acknowledged."""
+"""How long a call may take on the disk. What is not durable by then is not acknowledged."""
 
 CLOSE_SECONDS: Final = 2
 LOOK_UP_SECONDS: Final = 0.5
 LOOK_UP_PAUSE_SECONDS: Final = 1.0
 
 _CORRUPT = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+_INTACT = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY}
+"""Nothing is wrong with what is there, and it can be read."""
 
 _log = get_logger(__name__)
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 
 class SpoolUnavailableError(Exception):
     """The spool cannot be written or read now. The message says why."""
+
+
+class _Look(NamedTuple):
+    """What is seen with each call."""
+
+    totals: dict[Kind, Total]
+    disk: Disk | None
+    last_number: int
+    key_rule: str
 
 
 class Spool:
@@ -51,24 +62,32 @@ class Spool:
     Args:
         path: The file.
         max_bytes: Its largest size.
-        numbering: Continues after what the file holds, and is remembered in it.
+        sequence: Continues after what the file holds, and is remembered in it.
+
+    Attributes:
+        is_writable: Whether the last write succeeded, and no read failed since.
+        totals: What there is of each kind, as of the last call.
+        disk: Its volume, as of the last call; None if it is not known.
+        key_rule: The name of the rule that its keys follow, as of the last call.
     """
 
-    def __init__(self, path: Path, max_bytes: int, numbering: Numbering) -> None:
+    def __init__(self, path: Path, max_bytes: int, sequence: Sequence) -> None:
         self.path = path
+        self.max_bytes = max_bytes
         self.is_writable = False
         self.totals: dict[Kind, Total] = dict.fromkeys(Kind, Total())
-        """As of the last call."""
         self.disk: Disk | None = None
-        """As of the last call; None if it is not known."""
-        self.max_bytes = max_bytes
-        self._numbering = numbering
+        self.key_rule = ""
+        self._sequence = sequence
         self._is_failing = False
-        self._failed_at = -math.inf
         self._was_read = False
-        self._lock = FileLock(f"{path}.lock", mode=0o600, thread_local=False)
-        self._thread = DaemonThreadPool(1, "spool")
-        self._file: SpoolFile | None = None  # the thread's
+        self._look_up_at = -math.inf
+        self._thread = DiskThread("spool")
+        # The thread's own:
+        self._ownership = Ownership(path)
+        self._file: SpoolFile | None = None
+        self._last_number = 0  # as of when it was opened
+        self._rule: tuple[str, Callable[[str], str]] | None = None
 
     async def open(self) -> None:
         """Open the file; make it if it is missing. If that fails, it is logged."""
@@ -88,9 +107,9 @@ class Spool:
 
     async def close(self) -> None:
         """Close the file, and give up its ownership."""
-        with contextlib.suppress(SpoolUnavailableError, TimeoutError):
+        with contextlib.suppress(DiskHangsError, TimeoutError):
             async with asyncio.timeout(CLOSE_SECONDS):
-                await asyncio.wrap_future(self._thread.submit(self._close))
+                await self._thread.run(partial(self._close, self._sequence.last), None)
         self._thread.shutdown()
 
     def counts(self) -> dict[str, int]:
@@ -107,15 +126,19 @@ class Spool:
             self.totals[kind].entries for kind in Kind if kind is not Kind.INVALID
         )
 
-    async def put(self, entries: Sequence[Entry]) -> list[bool]:
+    async def put(self, entries: Collection[Entry]) -> list[bool]:
         """Store entries; as `SpoolFile.put`.
 
         Raises:
-            SpoolUnavailableError: If they may not be safe.
+            SpoolUnavailableError: If they may not be durable.
         """
-        stored = await self._do(SpoolFile.put, entries, self._numbering.last)
+        last = self._sequence.last
+        stored = await self._use(lambda file: file.put(entries, last))
         self._written()
-        self._tell_if_full(is_full=not all(stored))
+        kinds = {
+            entry.kind for entry, is_stored in zip(entries, stored, strict=True) if not is_stored
+        }
+        self._tell_if_full(is_full=not kinds.isdisjoint(DEAD))
         return stored
 
     async def recheck(self) -> None:
@@ -124,112 +147,119 @@ class Spool:
         Raises:
             SpoolUnavailableError: If it cannot.
         """
-        await self._do(SpoolFile.try_room)
+        await self._use(lambda file: file.try_room())
         self._written()
 
     async def settle(
-        self, done: Sequence[int], moved: Sequence[tuple[int, Kind, str]]
+        self,
+        done: Iterable[int] = (),
+        moved: Iterable[tuple[int, Kind, str]] = (),
+        put_off: Iterable[tuple[int, int]] = (),
     ) -> list[int]:
-        """Delete and move entries; as `SpoolFile.settle`.
+        """Delete, move and put off entries; as `SpoolFile.settle`.
 
         Raises:
             SpoolUnavailableError: If it may not have been done.
         """
-        not_moved = await self._do(SpoolFile.settle, done, moved)
+        not_moved = await self._use(lambda file: file.settle(done, moved, put_off))
         self._tell_if_full(is_full=bool(not_moved))
         return not_moved
 
-    async def with_entries(self, deployment_ids: Collection[str]) -> set[str]:
-        """Return those of the deployments that have an entry.
+    async def with_entries(self, keys: Collection[str]) -> set[str]:
+        """Return those of the keys that have an entry.
 
         Callbacks for a healthy database wait for this: it gives up soon, and for a second it does
         not try again.
 
         Raises:
-            SpoolUnavailableError: If the spool cannot be read.
+            SpoolUnavailableError: If the spool cannot be read, or not soon enough.
         """
-        if time.monotonic() - self._failed_at < LOOK_UP_PAUSE_SECONDS:
+        if time.monotonic() < self._look_up_at:
             raise SpoolUnavailableError("It failed a moment ago.")
-        async with self._limit(LOOK_UP_SECONDS):
-            return await self._do(SpoolFile.with_entries, deployment_ids)
-
-    async def page(self, kind: Kind, *, after: int, limit: int) -> list[Entry]:
-        """Return entries of a kind; as `SpoolFile.page`.
-
-        Raises:
-            SpoolUnavailableError: If the spool cannot be read.
-        """
-        return await self._do(SpoolFile.page, [kind], after=after, limit=limit)
-
-    async def get(self, numbers: Collection[int]) -> list[Entry]:
-        """Return the entries with these numbers that are still there.
-
-        Raises:
-            SpoolUnavailableError: If the spool cannot be read.
-        """
-        return await self._do(SpoolFile.get, numbers)
-
-    async def _do(
-        self, call: Callable[Concatenate[SpoolFile, P], T], *args: P.args, **kwargs: P.kwargs
-    ) -> T:
-        def on_thread() -> tuple[T, dict[Kind, Total], Disk | None]:
-            if self._file is not None and self._file.has_moved():
-                _log.critical("spool_moved", path=str(self.path), action="A new one is begun.")
-                self._let_go()
-            try:
-                if self._file is None:
-                    self._file = self._open()
-                result = call(self._file, *args, **kwargs)
-                return result, self._file.totals(), Disk.of(self.path)
-            except sqlite3.Error as error:
-                self._recover(error)  # before the next call may use what is broken
-                raise
-
         try:
-            async with self._limit(IO_SECONDS):
-                result, self.totals, self.disk = await asyncio.wrap_future(
-                    self._thread.submit(on_thread)
-                )
-        except Timeout:  # the lock's own
-            raise self._failed(
-                "Another process owns the spool. Each instance needs a CALLBACK_SPOOL_PATH of its "
-                "own; after a restart, the one before may still be ending."
-            ) from None
+            async with asyncio.timeout(LOOK_UP_SECONDS):
+                return await self._use(lambda file: file.with_entries(keys))
+        except TimeoutError:  # which may be the fault of what was before it
+            self._look_up_at = time.monotonic() + LOOK_UP_PAUSE_SECONDS
+            raise SpoolUnavailableError(f"It took more than {LOOK_UP_SECONDS:g} s.") from None
+
+    async def due(self, limit: int, *, retries: bool = True) -> Due:
+        """Return entries to be tried now; as `SpoolFile.due`.
+
+        Raises:
+            SpoolUnavailableError: If the spool cannot be read.
+        """
+        return await self._use(lambda file: file.due(limit, retries=retries))
+
+    async def page(self, kinds: Collection[Kind], *, after: int, limit: int) -> list[Entry]:
+        """Return entries of these kinds; as `SpoolFile.page`.
+
+        Raises:
+            SpoolUnavailableError: If the spool cannot be read.
+        """
+        return await self._use(lambda file: file.page(kinds, after=after, limit=limit))
+
+    async def rekey(self, rule: str, key_of: Callable[[str], str]) -> None:
+        """Let the keys follow a rule, now and in whatever file is opened later.
+
+        It may take long: a minute for a million entries that all get another key.
+
+        Args:
+            rule: The rule's name.
+            key_of: The rule: what the database takes a deployment's id for.
+
+        Raises:
+            SpoolUnavailableError: If that could not be done yet; it is tried with each call.
+        """
+        self._rule = rule, key_of
+        await self._use(lambda _: None, is_long=True)
+
+    async def _use(self, work: Callable[[SpoolFile], T], *, is_long: bool = False) -> T:
+        """Use the file on its thread, within `IO_SECONDS` unless it is long work."""
+        try:
+            result, look = await self._thread.run(
+                partial(self._on_thread, work), None if is_long else IO_SECONDS
+            )
+        except DiskHangsError:
+            # The thread may still do it: what is there is not known until a later call succeeds.
+            raise self._failed(f"The disk did not answer within {IO_SECONDS:g} s.") from None
+        except (OwnedByAnotherError, SpoolVersionError) as error:
+            raise self._failed(str(error)) from None
         except sqlite3.Error as error:
-            is_full = _code(error) == sqlite3.SQLITE_FULL
-            raise self._failed(f"SQLite says: {error}.", is_readable=is_full) from error
+            is_readable = _code(error) in _INTACT
+            raise self._failed(f"SQLite says: {error}.", is_readable=is_readable) from error
         except OSError as error:
             raise self._failed(f"The system says: {error}.") from error
+        self.totals, self.disk, self.key_rule = look.totals, look.disk, look.key_rule
+        self._sequence.continue_after(look.last_number)
         self._was_read = True
         return result
 
-    @contextlib.asynccontextmanager
-    async def _limit(self, seconds: float) -> AsyncIterator[None]:
-        deadline = asyncio.get_running_loop().time() + seconds
+    def _on_thread(self, work: Callable[[SpoolFile], T]) -> tuple[T, _Look]:
+        if self._file is not None and self._file.has_moved():
+            _log.critical("spool_moved", path=str(self.path), action="A new one is begun.")
+            self._let_go()
+        self._ownership.hold()
         try:
-            async with asyncio.timeout_at(deadline):
-                yield
-        except Timeout:
+            if self._file is None:
+                self._file = SpoolFile(self.path, self.max_bytes)
+                self._last_number = self._file.last_number()
+            file = self._file
+            if self._rule is not None:
+                file.rekey(*self._rule)
+            result = work(file)
+            look = _Look(file.totals(), Disk.of(self.path), self._last_number, file.key_rule)
+        except sqlite3.Error as error:
+            self._recover(error)  # before the next call may use what is broken
             raise
-        except TimeoutError:
-            # The thread may still do it: what is there is not known until a later call succeeds.
-            raise self._failed(f"The disk did not answer within {seconds:g} s.") from None
+        return result, look
 
-    def _open(self) -> SpoolFile:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        # It counts how often it was taken, and its file may have gone with the spool's.
-        self._lock.release(force=True)
-        self._lock.acquire(blocking=False)
-        file = SpoolFile(self.path, self.max_bytes)
-        self._numbering.continue_after(file.last_number())
-        return file
-
-    def _close(self) -> None:
+    def _close(self, last_number: int) -> None:
         if self._file is not None:
             with contextlib.suppress(sqlite3.Error):
-                self._file.put([], self._numbering.last)  # the next process continues after it
+                self._file.put([], last_number)  # the next process continues after it
         self._let_go()
-        self._lock.release(force=True)
+        self._ownership.release()
 
     def _let_go(self) -> None:
         if self._file is not None:
@@ -244,19 +274,14 @@ class Spool:
         one that all is well: nothing of the old handle is believed. A file that SQLite calls
         corrupt is set aside, with what belongs to it.
         """
-        if _code(error) == sqlite3.SQLITE_FULL:
-            return  # nothing is wrong with what is there
+        if _code(error) in _INTACT:
+            return
         self._let_go()
-        if _code(error) in _CORRUPT and self._lock.is_locked:
-            stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
-            for suffix in ("", "-wal", "-shm"):
-                damaged = Path(f"{self.path}{suffix}")
-                if damaged.exists():
-                    damaged.rename(f"{self.path}.corrupt-{stamp}{suffix}")
+        if _code(error) in _CORRUPT:
             _log.critical(
                 "spool_corrupt",
                 path=str(self.path),
-                set_aside=f"{self.path}.corrupt-{stamp}",
+                set_aside=str(set_aside(self.path)),
                 action="A new spool was begun. Recover what is left: sqlite3 FILE .recover",
             )
 
@@ -280,7 +305,7 @@ class Spool:
         self.is_writable = False
         if not is_readable:
             self._was_read = False
-            self._failed_at = time.monotonic()
+            self._look_up_at = time.monotonic() + LOOK_UP_PAUSE_SECONDS
         return SpoolUnavailableError(reason)
 
 

@@ -1,60 +1,35 @@
 """The spool's file: a table in SQLite, and a handful of statements. One thread at a time.
 
 `synchronous=FULL` in WAL mode: a COMMIT returns after the fsync of the log (SQLite, "PRAGMA
-synchronous"). A deployment has one entry at the most, and only a higher number replaces it.
+synchronous"). A key has one entry at the most, and only a higher number replaces it.
 """
 
 import os
 import sqlite3
-from collections.abc import Collection, Iterable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from sam.callback.inbox.entries import DEAD, Entry, Kind, Total
+from sam.callback.inbox.file_system import identity_of
+from sam.callback.inbox.spool_keys import rekey
+from sam.callback.inbox.spool_schedule import Schedule
+from sam.callback.inbox.spool_schema import migrate, require_version
+from sam.callback.inbox.sqlite_transaction import write_transaction
 
 DEAD_LETTER_SHARE: Final = 0.25
 """The share of the file that dead letters may take; the rest is for what will be applied."""
 
 _BUSY_TIMEOUT_MS = 2_000  # the command line edits rows beside the service
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS entries (
-    number        INTEGER PRIMARY KEY,
-    kind          TEXT NOT NULL,
-    deployment_id TEXT UNIQUE,
-    status        TEXT,
-    payload       BLOB,
-    reason        TEXT NOT NULL,
-    size          INTEGER NOT NULL
-);
-CREATE INDEX IF NOT EXISTS entries_by_kind ON entries (kind, number);
-CREATE TABLE IF NOT EXISTS totals (
-    kind    TEXT PRIMARY KEY,
-    entries INTEGER NOT NULL,
-    bytes   INTEGER NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS last_number (number INTEGER NOT NULL);
-INSERT INTO last_number SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM last_number);
-CREATE TRIGGER IF NOT EXISTS count_insert AFTER INSERT ON entries BEGIN
-    INSERT INTO totals VALUES (NEW.kind, 1, NEW.size)
-        ON CONFLICT (kind) DO UPDATE SET entries = entries + 1, bytes = bytes + NEW.size;
-END;
-CREATE TRIGGER IF NOT EXISTS count_delete AFTER DELETE ON entries BEGIN
-    UPDATE totals SET entries = entries - 1, bytes = bytes - OLD.size WHERE kind = OLD.kind;
-END;
-CREATE TRIGGER IF NOT EXISTS count_update AFTER UPDATE OF kind, size ON entries BEGIN
-    UPDATE totals SET entries = entries - 1, bytes = bytes - OLD.size WHERE kind = OLD.kind;
-    INSERT INTO totals VALUES (NEW.kind, 1, NEW.size)
-        ON CONFLICT (kind) DO UPDATE SET entries = entries + 1, bytes = bytes + NEW.size;
-END;
-"""
 _PUT = """
-INSERT INTO entries (number, kind, deployment_id, status, payload, reason, size)
-VALUES (?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (deployment_id) DO UPDATE SET
-    number = excluded.number, kind = excluded.kind, status = excluded.status,
-    payload = excluded.payload, reason = excluded.reason, size = excluded.size
+INSERT INTO entries
+    (number, kind, key, deployment_id, status, payload, reason, size, attempts, due)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (key) DO UPDATE SET
+    number = excluded.number, kind = excluded.kind, deployment_id = excluded.deployment_id,
+    status = excluded.status, payload = excluded.payload, reason = excluded.reason,
+    size = excluded.size, attempts = excluded.attempts, due = excluded.due
 WHERE excluded.number > entries.number
 """
 _TOTALS = """
@@ -62,7 +37,19 @@ SELECT kind, entries, bytes,
     (SELECT min(number) FROM entries WHERE kind = totals.kind)
 FROM totals
 """
-_COLUMNS = "number, kind, deployment_id, status, payload, reason"
+_COLUMNS = "number, kind, coalesce(deployment_id, key), status, payload, reason, attempts, key"
+
+
+class Due(NamedTuple):
+    """Entries to be tried now.
+
+    Attributes:
+        entries: The entries.
+        seconds_to_next: If there are none, how long until one is due; None if none waits.
+    """
+
+    entries: list[Entry]
+    seconds_to_next: float | None
 
 
 def dead_max_bytes(max_bytes: int) -> int:
@@ -76,101 +63,117 @@ class SpoolFile:
     Args:
         path: The file; made if it is missing, readable by its owner alone.
         max_bytes: Its largest size; what would be over it raises.
+        may_migrate: Whether a file of an older release is migrated. Who does not own the spool must
+            leave it to the owner.
+
+    Attributes:
+        key_rule: The name of the rule that the keys follow; '' is for the ids themselves.
 
     Raises:
         OSError: If the file cannot be made.
+        SpoolVersionError: If it is of another version, and not to be migrated.
         sqlite3.Error: If it cannot be opened; so do all methods if they fail.
     """
 
-    def __init__(self, path: Path, max_bytes: int) -> None:
+    def __init__(self, path: Path, max_bytes: int, *, may_migrate: bool = True) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         # SQLite gives the files beside it the same mode.
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
         self._path = path
-        self._identity = _identity(path)
+        self._identity = identity_of(path)
         self._max_dead_bytes = dead_max_bytes(max_bytes)
         self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         try:
-            self._set_up(max_bytes)
+            self._set_up(max_bytes, may_migrate=may_migrate)
+            self._schedule = Schedule(self._connection)
+            [self.key_rule] = self._connection.execute("SELECT key_rule FROM meta").fetchone()
         except BaseException:
             self._connection.close()
             raise
 
-    def _set_up(self, max_bytes: int) -> None:
+    def _set_up(self, max_bytes: int, *, may_migrate: bool) -> None:
         execute = self._connection.execute
         execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
         execute("PRAGMA journal_mode = WAL")
         execute("PRAGMA synchronous = FULL")
         execute("PRAGMA fullfsync = ON")  # macOS: fsync alone does not reach the disk
+        if may_migrate:
+            migrate(self._connection, self._path)
+        else:
+            require_version(self._connection, self._path)
         [page_size] = execute("PRAGMA page_size").fetchone()
         execute(f"PRAGMA max_page_count = {max(1, max_bytes // page_size)}")
-        self._connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
 
     def has_moved(self) -> bool:
         """Whether the path leads elsewhere by now: what is written here would not be found."""
-        return _identity(self._path) != self._identity
+        return identity_of(self._path) != self._identity
 
     def close(self) -> None:
         """Close the file."""
         self._connection.close()
 
-    def put(self, entries: Sequence[Entry], last_number: int) -> list[bool]:
+    def put(self, entries: Iterable[Entry], last_number: int) -> list[bool]:
         """Store entries with one fsync.
 
         Args:
-            entries: What to store. Where a deployment has an entry with a higher number, that one
-                stays, and stands for both.
+            entries: What to store. Where a key has an entry with a higher number, that one stays,
+                and stands for both.
             last_number: The highest number that was given out.
 
         Returns:
-            For each whether it is safe; False only where dead letters have used up their share.
+            For each whether it is durable; False where there is no room for it, though there was
+            for another, or where dead letters have used up their share.
         """
-        with self._transaction():
+        with write_transaction(self._connection):
             room = self._room_for_dead()
             stored = []
+            full = None
             for entry in entries:
                 if entry.kind in DEAD:
                     if entry.size > room:
                         stored.append(False)
                         continue
                     room -= entry.size
-                self._connection.execute(
-                    _PUT,
-                    (
-                        entry.number,
-                        entry.kind,
-                        entry.deployment_id,
-                        entry.status,
-                        entry.payload,
-                        entry.reason,
-                        entry.size,
-                    ),
-                )
-                stored.append(True)
+                error = self._insert(entry)
+                stored.append(error is None)
+                full = full or error
+            if full is not None and not any(stored):
+                raise full
             self._connection.execute(
-                "UPDATE last_number SET number = max(number, ?)", (last_number,)
+                "UPDATE meta SET last_number = max(last_number, ?)", (last_number,)
             )
             return stored
 
     def try_room(self) -> None:
         """Store something and delete it again, with one fsync: whether there is room shows."""
-        with self._transaction():
+        with write_transaction(self._connection):
             self._connection.execute(
-                "INSERT INTO entries VALUES (-1, 'invalid', NULL, NULL, zeroblob(8192), '', 0)"
+                "INSERT INTO entries (number, kind, payload, reason, size)"
+                " VALUES (-1, 'invalid', zeroblob(8192), '', 0)"
             )
             self._connection.execute("DELETE FROM entries WHERE number = -1")
 
-    def settle(self, done: Iterable[int], moved: Iterable[tuple[int, Kind, str]]) -> list[int]:
-        """Delete entries, and move others to another kind, with one fsync.
+    def settle(
+        self,
+        done: Iterable[int] = (),
+        moved: Iterable[tuple[int, Kind, str]] = (),
+        put_off: Iterable[tuple[int, int]] = (),
+    ) -> list[int]:
+        """Delete entries, move others to another kind, and put off others, with one fsync.
+
+        An entry that was replaced meanwhile has another number, and stays as it is.
 
         Args:
-            done: Numbers of entries to delete. One that was replaced has another number, and stays.
-            moved: Numbers, with the new kind and the reason.
+            done: Numbers of entries to delete.
+            moved: Numbers, with the new kind and the reason. They are due at once, unless they are
+                put off.
+            put_off: Numbers, with how often each was tried in vain: it is due after that one's
+                delay, or if that is 0 now, though after all others.
 
         Returns:
             The numbers that were not moved, as dead letters have used up their share.
         """
-        with self._transaction():
+        with write_transaction(self._connection):
             self._connection.executemany(
                 "DELETE FROM entries WHERE number = ?", [(number,) for number in done]
             )
@@ -184,19 +187,29 @@ class SpoolFile:
                         continue
                     room -= size
                 self._connection.execute(
-                    "UPDATE entries SET kind = ?, reason = ? WHERE number = ?",
+                    "UPDATE entries SET kind = ?, reason = ?, attempts = 0, due = 0"
+                    " WHERE number = ?",
                     (kind, reason, number),
                 )
+            self._connection.executemany(
+                "UPDATE entries SET attempts = ?, due = ? WHERE number = ?",
+                [(*self._schedule.line_and_due(attempts), number) for number, attempts in put_off],
+            )
             return not_moved
 
-    def with_entries(self, deployment_ids: Collection[str]) -> set[str]:
-        """Return those of the deployments that have an entry."""
-        marks = ", ".join("?" * len(deployment_ids))
+    def due(self, limit: int, *, retries: bool = True) -> Due:
+        """Return live entries whose time has come; as `Schedule.due`."""
+        numbers, seconds_to_next = self._schedule.due(limit, retries=retries)
+        return Due(self.get(numbers), seconds_to_next)
+
+    def with_entries(self, keys: Collection[str]) -> set[str]:
+        """Return those of the keys that have an entry."""
+        marks = ", ".join("?" * len(keys))
         return {
-            deployment_id
-            for (deployment_id,) in self._connection.execute(
-                f"SELECT deployment_id FROM entries WHERE deployment_id IN ({marks})",  # noqa: S608 - only marks
-                tuple(deployment_ids),
+            key
+            for (key,) in self._connection.execute(
+                f"SELECT key FROM entries WHERE key IN ({marks})",  # noqa: S608 - only marks
+                tuple(keys),
             )
         }
 
@@ -220,6 +233,56 @@ class SpoolFile:
         }
         return {kind: found.get(kind, Total()) for kind in Kind}
 
+    def last_number(self) -> int:
+        """Return the highest sequence number that is known here."""
+        [last] = self._connection.execute(
+            "SELECT max((SELECT last_number FROM meta),"
+            " coalesce((SELECT max(number) FROM entries), 0))"
+        ).fetchone()
+        return int(last)
+
+    def rekey(self, rule: str, key_of: Callable[[str], str]) -> None:
+        """Compute all keys anew, unless they follow the rule already.
+
+        Of entries that become one, the one with the highest number stays.
+
+        Args:
+            rule: The rule's name.
+            key_of: The rule: what the database takes a deployment's id for.
+        """
+        if rule == self.key_rule:
+            return
+        with write_transaction(self._connection):
+            rekey(self._connection, key_of)
+            self._connection.execute("UPDATE meta SET key_rule = ?", (rule,))
+        self.key_rule = rule
+
+    def _insert(self, entry: Entry) -> sqlite3.Error | None:
+        """Store an entry within a transaction; return the error if there is no room for it."""
+        # Stored from beside the service, it must not be due by a clock that is ahead of that one's.
+        line, due = self._schedule.line_and_due(entry.attempts) if entry.attempts else (0, 0)
+        try:
+            self._connection.execute(
+                _PUT,
+                (
+                    entry.number,
+                    entry.kind,
+                    entry.key,
+                    entry.spelling,
+                    entry.status,
+                    entry.payload,
+                    entry.reason,
+                    entry.size,
+                    line,
+                    due,
+                ),
+            )
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_FULL and self._connection.in_transaction:
+                return error  # this statement alone was undone
+            raise
+        return None
+
     def _size_of(self, number: int) -> int:
         """Return the size of an entry; 0 if there is none."""
         found = self._connection.execute("SELECT size FROM entries WHERE number = ?", (number,))
@@ -230,14 +293,6 @@ class SpoolFile:
         totals = self.totals()
         return self._max_dead_bytes - sum(totals[kind].bytes for kind in DEAD)
 
-    def last_number(self) -> int:
-        """Return the highest number that is known here."""
-        [last] = self._connection.execute(
-            "SELECT max((SELECT number FROM last_number),"
-            " coalesce((SELECT max(number) FROM entries), 0))"
-        ).fetchone()
-        return int(last)
-
     def _entries(self, condition: str, parameters: tuple[object, ...]) -> list[Entry]:
         return [
             Entry(number, Kind(kind), *others)
@@ -246,42 +301,3 @@ class SpoolFile:
                 parameters,
             )
         ]
-
-    def _transaction(self) -> "_Transaction":
-        return _Transaction(self._connection)
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
-
-
-class _Transaction:
-    """Takes the write lock at once, so that what was read is still so when it is written."""
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-
-    def __enter__(self) -> None:
-        self._connection.execute("BEGIN IMMEDIATE")
-
-    def __exit__(self, kind: object, _error: object, _trace: object) -> None:
-        try:
-            if kind is None:
-                self._connection.execute("COMMIT")
-        finally:
-            if self._connection.in_transaction:  # SQLite has ended it itself after some errors
-                self._connection.execute("ROLLBACK")
-
-
-def check_that_it_is_a_spool(path: Path) -> None:
-    """Look into a file, and change nothing.
-
-    Raises:
-        sqlite3.Error: If it is none.
-    """
-    with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
-        connection.execute("SELECT count(*) FROM entries WHERE number < 0")

@@ -1,14 +1,19 @@
-"""The number of a callback: what is newer has the higher one, whatever the clock does."""
+"""The sequence of callbacks: what is newer has the higher number, whatever the clock does."""
 
 import time
 from collections.abc import Callable
 
 
-class Numbering:
-    """Gives out numbers: ns since 1970, and always more than the one before.
+class Sequence:
+    """Gives out sequence numbers: ns since 1970, and always more than the one before.
+
+    One thread has it, that of the event loop: two would give out the same number twice.
 
     Args:
         clock: Tells the time in ns since 1970.
+
+    Attributes:
+        last: The highest number that was given out, or is known of an earlier life.
     """
 
     def __init__(self, clock: Callable[[], int] = time.time_ns) -> None:
