@@ -107,7 +107,8 @@ def besiege(kind: str, siege: str, body: str, *, turns: int, seconds: float, ram
             while time.monotonic() < ready:
                 Comparison(calm, besieged, seconds).take(1)
             during.take(turns)
-        refused = calm.refused() + besieged.refused()
+            # Before the siege ends: a proxy closes what is idle for ten seconds.
+            refused = calm.refused() + besieged.refused()
     return (
         f"{kind:9}{siege:15}{body:13}{before.ratio:>19}{during.ratio:>20}{during.figures}"
         f"{refused:9}   {dict(ended)}"
