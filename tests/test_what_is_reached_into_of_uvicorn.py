@@ -21,6 +21,7 @@ from uvicorn.server import ServerState
     ("method", "digest"),
     [
         (HttpToolsProtocol.data_received, "010a7ae59a5d3b1a"),
+        (HttpToolsProtocol.on_header, "65d62c044f61fdbd"),
         (HttpToolsProtocol.on_body, "dba9c32aeba35b6a"),
         (HttpToolsProtocol.on_response_complete, "64e254f28e389e76"),
         (uvicorn.Server.startup, "2aa1d70a244bfcf2"),

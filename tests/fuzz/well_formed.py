@@ -62,7 +62,9 @@ class Requests:
     def _taken(self) -> Request:
         made, content = self._new(statuses=frozenset({200}), is_taken=True)
         pick = self._random
-        headers = [(pick.choice(words.KEY_NAMES), pick.choice([b"", b" ", b"\t "]) + KEY_HEADER[1])]
+        blanks = [b"", b" ", b"\t "]
+        key = pick.choice(blanks) + KEY_HEADER[1] + pick.choice(blanks)
+        headers = [(pick.choice(words.KEY_NAMES), key)]
         if pick.random() < 0.1:
             headers += [(b"Connection", b"Upgrade, HTTP2-Settings"), (b"Upgrade", b"h2c")]
         target = pick.choice(words.CALLBACK)
@@ -109,7 +111,7 @@ class Requests:
         made, content = self._new(statuses=frozenset({422}))
         content = self._random.choice(
             [b"", content[:-1], content[1:], content.replace(b":", b"\x00"), b"[%b]" % content,
-             content + content, content.decode().encode("utf-16"), b"\xff" + content]
+             content + content, content.decode().encode("utf-16")[:-1], b"\xff" + content]
         )  # fmt: skip
         made.data = self._build(b"POST", b"/callback", [KEY_HEADER], *self._framed(content))
         return made

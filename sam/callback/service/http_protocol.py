@@ -119,6 +119,16 @@ class HttpProtocol(HttpToolsProtocol):
         self._awaited = _Awaited.HEADERS
         self.scope[SCOPE_KEY] = self._connection  # type: ignore[typeddict-unknown-key]  # ours
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Add a header, without the blanks and tabs round its value (RFC 9110, 5.5).
+
+        Instead of uvicorn's: httptools leaves those behind it.
+        """
+        name, value = name.lower(), value.strip(b" \t")
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
+
     def on_headers_complete(self) -> None:  # noqa: D102 - httptools'
         self._head_limits.check(self.url, self.headers, size_of(self.url, self.headers))
         if self.parser.should_upgrade():
