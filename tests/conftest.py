@@ -32,6 +32,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 hypothesis.settings.register_profile(
     "patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
+hypothesis.settings.register_profile(
+    "thorough", hypothesis.settings.get_profile("patient"), max_examples=20_000
+)
 hypothesis.settings.load_profile("patient")
 for _limit in ("connect", "read", "write", "pool"):
     setattr(httpx._config.DEFAULT_TIMEOUT_CONFIG, _limit, LIMIT_SECONDS)  # noqa: SLF001 - no public way

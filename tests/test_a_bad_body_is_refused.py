@@ -35,7 +35,13 @@ NOT_UNDERSTOOD = [
     b'{"deploymentId": "d-1", "status": "A\\nB"}',
     b'{"deploymentId": "d-1\\ud800", "status": "RUN_COMPLETED"}',
     b'{"deploymentId": "d-1", "status": "\xff"}',
-    json.dumps({"deploymentId": "d-1", "status": "RUN"}).encode("utf-16"),
+    b'{"deploymentId": "d-1", "status": "RUN_COMPLETED"',
+    b'{"deploymentId": "d-1", "status": "RUN_COMPLETED"}}',
+    b'{"deploymentId": "d-1", "status": "RUN_COMPLETED", "botOutput": {x}}',
+    b'[{"deploymentId": "d-1", "status": "RUN_COMPLETED"}]',
+    json.dumps({"deploymentId": "d-1", "status": "RUN\ud83d"}, ensure_ascii=False).encode(
+        "utf-16", "surrogatepass"
+    ),
     body("d" * 129),
     body("d-1", "s" * 65),
     b'{"deploymentId": "d-1", "status": "RUN", "botOutput": ' + b"[" * 100_000 + b"}",

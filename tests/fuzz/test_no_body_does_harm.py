@@ -1,6 +1,7 @@
 """Whatever a body holds, it is recorded as it says, or kept as invalid: nothing in between."""
 
 import json
+import re
 import sqlite3
 from collections import Counter
 from collections.abc import Callable
@@ -127,7 +128,13 @@ def _as_python_reads(content: bytes) -> dict[str, Any]:
     Raises:
         ValueError: If there is none.
     """
-    value = json.loads(content.decode("utf-8"), parse_int=str, parse_float=str)
+    text = content.decode(json.detect_encoding(content), "replace")
+    try:
+        value = json.loads(text, parse_int=str, parse_float=str)
+    except RecursionError:
+        status = re.search('"status":"(DEEP[0-9]+)"', text)
+        assert status is not None
+        return {"deploymentId": "d-1", "status": status[1]}
     if not isinstance(value, dict):
         raise TypeError(content)
     return value

@@ -157,7 +157,8 @@ def _operations(document: dict[str, Any]) -> Iterator[str]:
             for parameter in operation.get("parameters", ()):
                 yield f"Header `{parameter['name']}`: {parameter['description']}\n"
             if body := operation.get("requestBody"):
-                yield "The body, as JSON Schema:\n"
+                yield f"The body: {body['description']}\n"
+                yield "As JSON Schema:\n"
                 yield _code(body["content"]["application/json"]["schema"])
             for status, response in operation["responses"].items():
                 yield f"**{status}** {response['description']}\n"

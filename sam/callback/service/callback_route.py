@@ -1,6 +1,6 @@
 """``POST /callback``: the hot path. Each thing is done once, and nothing that is not needed.
 
-The body is read once and validated straight from its bytes.
+The common body is validated straight from its bytes.
 """
 
 from typing import Final
@@ -14,6 +14,7 @@ from sam.callback.inbox.inbox import Inbox
 from sam.callback.inbox.recorder import NotSafeError, OverloadedError
 from sam.callback.reasons import RefusalReason
 from sam.callback.service import openapi, paths
+from sam.callback.service.callback_body import BodyDecoder, charset_of, decode_common
 from sam.callback.service.direct_route import DirectRoute
 from sam.callback.service.request_body import read_body
 from sam.callback.service.request_log import line_of, request_id_of
@@ -42,17 +43,19 @@ class _Answer(Response):
         self.raw_headers = [(b"content-length", b"%d" % len(body)), self._CONTENT_TYPE]
 
 
-def callback_route(inbox: Inbox, settings: Settings) -> DirectRoute:
+def callback_route(inbox: Inbox, decoder: BodyDecoder, settings: Settings) -> DirectRoute:
     """Return the route, with its entry in the OpenAPI document."""
     max_bytes = settings.callback_max_body_bytes
     timeout = settings.callback_body_timeout
 
     async def callback(request: Request) -> Response:
         body = await read_body(request, max_bytes=max_bytes, timeout=timeout)
-        try:
-            payload = CallbackPayload.model_validate_json(body)
-        except ValidationError as error:
-            raise await _refuse(request, inbox, body, error) from None
+        payload = decode_common(body, request.scope)
+        if payload is None:
+            try:
+                payload, body = await decoder.decode(body, charset_of(request.scope))
+            except ValidationError as error:
+                raise await _refuse(request, inbox, body, error) from None
         return await _record(request, inbox, payload, body)
 
     return DirectRoute(

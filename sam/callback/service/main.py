@@ -12,6 +12,7 @@ from sam.callback.log_throttle import LogThrottle
 from sam.callback.metrics import Metrics
 from sam.callback.service import openapi, paths
 from sam.callback.service.api_key import ApiKeyMiddleware
+from sam.callback.service.callback_body import BodyDecoder
 from sam.callback.service.callback_route import callback_route
 from sam.callback.service.metrics_route import metrics_route
 from sam.callback.service.probe_routes import probe_routes
@@ -33,6 +34,7 @@ def create_app(settings: Settings) -> FastAPI:
     throttle = LogThrottle()
     inbox = Inbox(settings, metrics)
     metrics.registry.register(InboxCollector(inbox))
+    decoder = BodyDecoder()
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -41,6 +43,7 @@ def create_app(settings: Settings) -> FastAPI:
             yield
         finally:
             await inbox.close()
+            decoder.close()
 
     app = openapi.create_documented_app(docs=settings.callback_docs, lifespan=lifespan)
     app.state.inbox = inbox
@@ -49,7 +52,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.supervisor = Supervisor(metrics, throttle)
 
     app.router.routes[:0] = [
-        callback_route(inbox, settings),  # the first that is looked at
+        callback_route(inbox, decoder, settings),  # the first that is looked at
         *probe_routes(inbox),
         metrics_route(metrics),
     ]

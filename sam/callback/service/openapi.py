@@ -166,6 +166,9 @@ CALLBACK_OPERATION: Final[dict[str, Any]] = {
             }
         ],
         "requestBody": {
+            "description": "JSON in UTF-8, with or without a BOM; in UTF-16 or UTF-32; or in the "
+            "charset that the content type names. Whatever stands in other fields, such as half a "
+            "surrogate pair or bytes of another encoding, does not matter.",
             "required": True,
             "content": {"application/json": {"schema": CallbackPayload.model_json_schema()}},
         },
@@ -192,8 +195,8 @@ CALLBACK_OPERATION: Final[dict[str, Any]] = {
         413: _error(413, "the body is too large.", "The body is larger than 1048576 bytes."),
         422: {
             "model": InvalidAnswer,
-            "description": "Unprocessable: the body is not JSON, or a required field is missing, "
-            "empty or too long.",
+            "description": "Unprocessable: the body is no JSON object, or a required field is "
+            "missing, empty, too long, or holds a control character or what is no character.",
             "content": {
                 "application/json": {
                     "example": {

@@ -193,7 +193,8 @@ class BatchUpdate:
     def _values(self, callback: Callback) -> list[object]:
         values: list[object] = [callback.status]
         if self._table.payload is not None:
-            values.append((callback.payload or b"").decode())
+            # It may hold bytes that are no text: they do not matter.
+            values.append((callback.payload or b"").decode("utf-8", "replace"))
         if self._table.finished is None:
             return [*values, callback.deployment_id]
         return [*values, _moment(callback), callback.deployment_id, _moment(callback)]
