@@ -4,7 +4,6 @@ import asyncio
 import shutil
 import socket
 import sqlite3
-import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
@@ -15,7 +14,6 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from sam.callback.inbox import spool as spool_module
 from sam.callback.metrics import Metrics
 from sam.callback.reasons import RefusalReason
 from sam.callback.service.main import create_app
@@ -24,6 +22,7 @@ from tests.support import raw
 from tests.support.callbacks import body
 from tests.support.conditions import LIMIT_SECONDS, becomes_true, eventually
 from tests.support.databases import PostgresDatabase, SqliteDatabase
+from tests.support.disk import hung_disk
 from tests.support.prometheus import parse, read, scrape
 from tests.support.service import KEY, Service
 
@@ -286,21 +285,14 @@ async def test_a_hung_disk_does_not_hang_a_scrape(
     sqlite_database: SqliteDatabase,
     settings_for: Callable[..., Settings],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(spool_module, "IO_SECONDS", 3 * LIMIT_SECONDS)
     settings = settings_for(sqlite_database, callback_spool_path=tmp_path / "spool.db")
     async with opened(settings) as (app, client):
         await client.post("/callback", content=body("stranger"))
-        goes_on = threading.Event()
-        app.state.inbox.spool._thread.submit(goes_on.wait)  # noqa: SLF001 - where the disk is
-        try:
-            async with asyncio.timeout(LIMIT_SECONDS):
-                first = read(await client.get("/metrics"))
-                await asyncio.sleep(0.1)
-                second = read(await client.get("/metrics"))
-        finally:
-            goes_on.set()
+        async with hung_disk(app.state.inbox.spool), asyncio.timeout(LIMIT_SECONDS):
+            first = read(await client.get("/metrics"))
+            await asyncio.sleep(0.1)
+            second = read(await client.get("/metrics"))
     assert first.value("spool_entries", kind="unmatched") == 1
     ages = [s.value("spool_oldest_entry_age_seconds", kind="unmatched") for s in (first, second)]
     assert ages[0] + 0.1 <= ages[1]
