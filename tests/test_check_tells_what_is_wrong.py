@@ -23,7 +23,7 @@ from tests.support.databases import (
 )
 from tests.support.proxy import proxy_to
 from tests.support.service import Service, run_to_its_end
-from tests.support.tds import Answer, Count, Error, Rows, Statement, TdsServer
+from tests.support.tds import Answer, Count, Error, Rows, Statement, TdsServer, types
 
 STRONG_KEY = "Zk3-qT9vXw_82LmNr5yB"
 
@@ -257,14 +257,13 @@ class TestSqlServer:
         return run
 
     def test_a_time_that_is_rounded(self, check: Check) -> None:
-        rows = Rows(("system_type_name", "max_length"), (("datetime2(3)", 7),))
-        checked = check(describe=[rows])
+        checked = check(describe=[types(("datetime2(3)", 7, None))])
         assert checked.level("column finished") == "warning"
         assert "datetime2(3) rounds the time" in checked.text("column finished")
 
     @staticmethod
     def server(answers: dict[str, list[Answer]]) -> Callable[[Statement], list[Answer]]:
-        types = {
+        columns = {
             "deploymentId": "varchar(128)",
             "status": "varchar(64)",
             "finished": "datetime2(6)",
@@ -274,12 +273,10 @@ class TestSqlServer:
             text = statement.text
             if "dm_exec_describe" in text:
                 asked = str(statement.parameters[0].value)
-                rows = tuple((name, 128) for column, name in types.items() if column in asked)
-                if "describe" in answers:
-                    return answers["describe"]
-                return [Rows(("system_type_name", "max_length"), rows)]
+                rows = ((name, 128, None) for column, name in columns.items() if column in asked)
+                return answers.get("describe", [types(*rows)])
             if "sp_statistics" in text:
-                columns = (
+                names = (
                     "TABLE_QUALIFIER", "TABLE_OWNER", "TABLE_NAME", "NON_UNIQUE",
                     "INDEX_QUALIFIER", "INDEX_NAME", "TYPE", "SEQ_IN_INDEX", "COLUMN_NAME",
                     "COLLATION", "CARDINALITY", "PAGES", "FILTER_CONDITION",
@@ -288,7 +285,7 @@ class TestSqlServer:
                     "SAM", "dbo", "robots", 1, "robots", "IX_robots_deploymentId", 3, 1,
                     "deploymentId", "A", 4, 1, "",
                 )  # fmt: skip
-                return answers.get("statistics", [Rows(columns, (row,))])
+                return answers.get("statistics", [Rows(names, (row,))])
             simple: dict[str, tuple[str, Answer]] = {
                 "SELECT delayed": ("durability", Rows(("desc",), (("DISABLED",),))),
                 "SELECT": ("select", Rows(("column",))),
@@ -332,7 +329,7 @@ class TestSqlServer:
         assert (checked.exit_status, checked.not_ok) == (0, {"index": "warning"})
 
     def test_a_type_that_is_not_told(self, check: Check) -> None:
-        checked = check(describe=[Rows(("system_type_name", "max_length"))])
+        checked = check(describe=[types()])
         assert checked.exit_status == 0
         assert checked.level("column deploymentId") == "warning"
 

@@ -15,7 +15,7 @@ from sam.callback.settings import Settings
 from sam.callback.storage.robots import RobotRepository
 from sam.callback.storage.verdicts import Applied, Verdict
 from tests.support import repositories
-from tests.support.tds import Answer, Count, Error, Rows, Statement, TdsServer
+from tests.support.tds import Answer, Count, Error, Statement, TdsServer, types
 from tests.support.tds_wire import Parameter
 
 UUID = "f6d30428-15d1-41e9-a952-0742eaaa5a31"
@@ -27,7 +27,7 @@ def table_of(key: tuple[str, int], status: tuple[str, int] = ("varchar(64)", 64)
 
     def answer(statement: Statement) -> list[Answer]:
         if "dm_exec_describe_first_result_set" in statement.text:
-            return [Rows(("system_type_name", "max_length"), (key, status))]
+            return [types((*key, None), (*status, None))]
         return [Count(1)]
 
     return answer
@@ -130,7 +130,7 @@ async def test_what_is_no_uuid_is_a_dead_letter_where_the_column_holds_uuids(
 @pytest.mark.parametrize(
     "answer",
     [
-        [Rows(("system_type_name", "max_length"))],  # a synonym of a server that is not there
+        [types()],  # a synonym of a server that is not there
         [Error(229, "The SELECT permission was denied.")],
         [Error(208, "Invalid object name 'sys.dm_exec_describe_first_result_set'.")],
     ],
@@ -198,3 +198,58 @@ async def test_what_the_callback_held_and_when_it_came_are_left_to_the_driver(
     values = bound(sql_server)
     assert [value.value for _, value, *_ in values] == ["{}", payload, "{}"]
     assert {(time.type, key.type) for _, _, time, key, _ in values} == {("datetime2", "varchar")}
+
+
+UNKNOWN_FOR_GOOD: list[list[Answer]] = [
+    [types()],
+    [Error(229, "The SELECT permission was denied.")],
+    [Error(208, "Invalid object name 'sys.dm_exec_describe_first_result_set'.")],
+]
+
+
+@pytest.mark.parametrize("answer", UNKNOWN_FOR_GOOD)
+async def test_without_the_types_another_deployments_row_is_not_changed_either(
+    answer: list[Answer], sql_server: TdsServer, open_repository: OpenRepository
+) -> None:
+    """The column may be of UUIDs, and the server would cut what follows one."""
+
+    def respond(statement: Statement) -> list[Answer]:
+        return answer if "dm_exec_describe" in statement.text else [Count(1)]
+
+    sql_server.answer = respond
+    harmful = [f"{UUID}x", f"{UUID} 2", f"{{{UUID}}}x", f"{UUID}{UUID}"]
+    harmless = [UUID, "d-1", UUID[:-1], f"x{UUID}"]
+    async with open_repository() as repository:
+        results = await apply(repository, *((each, "DONE") for each in harmful + harmless))
+    expected = [Verdict.REFUSED] * len(harmful) + [Verdict.UPDATED] * len(harmless)
+    assert [applied.verdict for applied in results] == expected
+    assert "not known" in results[0].reason
+    sent = {value.value for values in bound(sql_server) for value in values[1::2]}
+    assert sent == set(harmless)
+
+
+@pytest.mark.parametrize("answer", [[Error(1222, "Lock request time out.")], []])
+async def test_a_connection_that_could_not_ask_for_the_types_is_made_anew(
+    answer: list[Answer], sql_server: TdsServer, open_repository: OpenRepository
+) -> None:
+    """No answer at all is ended by the query time-out."""
+    answers: list[list[Answer]] = [
+        answer,
+        [types(("uniqueidentifier", 16, None), ("varchar(64)", 64, None))],
+    ]
+
+    def respond(statement: Statement) -> list[Answer]:
+        if "dm_exec_describe" not in statement.text:
+            return [Count(1)]
+        return answers.pop(0) if len(answers) > 1 else answers[0]
+
+    sql_server.answer = respond
+    callbacks = [repositories.callback(each) for each in (f"{UUID}x", UUID)]
+    async with open_repository(callback_db_timeout=1) as repository:
+        batch = await repositories.apply(repository, callbacks)
+        assert batch.error is not None
+        assert not sql_server.heard("UPDATE")
+        refused, updated = (await repositories.apply(repository, callbacks)).results
+    assert (refused.verdict, updated.verdict) == (Verdict.REFUSED, Verdict.UPDATED)
+    assert len(sql_server.logins) == 2
+    assert [key.value for _, key in bound(sql_server)] == [UUID]

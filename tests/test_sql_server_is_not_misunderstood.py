@@ -223,11 +223,13 @@ async def test_a_login_that_is_refused(
     kind: type[Exception],
     advice: str,
     sql_server: TdsServer,
-    repository: RobotRepository,
+    to_sql_server: dict[str, Any],
 ) -> None:
     sql_server.login_error = Error(number, "Login failed for user 'sam'.")
-    with pytest.raises(kind, match=advice):
-        await repository.probe(timeout=LIMIT_SECONDS)
+    settings = Settings(_env_file=None, **{"callback_api_key": "k", **to_sql_server})
+    async with open_repository(settings) as repository:
+        with pytest.raises(kind, match=advice):
+            await repository.probe(timeout=LIMIT_SECONDS)
 
 
 async def test_a_statement_that_hangs_is_ended_by_the_query_time_out(

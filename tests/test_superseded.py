@@ -104,8 +104,7 @@ def test_of_callbacks_that_go_together_the_others_are_superseded(
             for number, status in enumerate(statuses, 1):
                 answers.append(senders.submit(send, status))
                 eventually(
-                    lambda: scrape(service).value("callbacks_in_flight") == number,  # noqa: B023 - it is waited for here
-                    60,
+                    lambda: scrape(service).value("callbacks_in_flight") == number  # noqa: B023 - it is waited for here
                 )
         outcomes = [answer.result(60) for answer in answers]
     assert outcomes == ["updated", "updated", "superseded", "updated"]

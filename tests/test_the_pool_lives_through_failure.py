@@ -16,6 +16,7 @@ from sam.callback.storage.errors import (
     DatabaseUnavailableError,
     PoolExhaustedError,
 )
+from sam.callback.storage.session import Session
 from sam.callback.storage.transaction import Transaction
 from tests.support.conditions import LIMIT_SECONDS
 from tests.support.databases import PostgresDatabase, SqliteDatabase
@@ -208,6 +209,7 @@ async def test_an_open_transaction_is_not_committed_by_the_next_user(
 async def test_when_all_are_busy_the_wait_is_bounded(open_connector: OpenConnector) -> None:
     may_go_on = threading.Event()
     async with open_connector(sql_sam_pool_max=1) as connector:
+        await connector.run(backend, timeout=LIMIT_SECONDS)
         busy = asyncio.create_task(
             connector.run(lambda _transaction: may_go_on.wait(LIMIT_SECONDS), timeout=LIMIT_SECONDS)
         )
@@ -244,7 +246,7 @@ async def test_closing_twice_or_before_opening_is_no_mistake(
         await connector.run(lambda transaction: transaction.commit(), timeout=1)
 
 
-async def test_aioodbc_keeps_its_connection_where_the_connector_reaches_for_it(
+async def test_aioodbc_keeps_its_connection_where_the_connector_takes_it_out(
     sqlite_database: SqliteDatabase,
 ) -> None:
     dsn = sqlite_database.connection_string
@@ -253,42 +255,93 @@ async def test_aioodbc_keeps_its_connection_where_the_connector_reaches_for_it(
         raw = connection._conn  # noqa: SLF001 - what this test is about
         assert isinstance(raw, pyodbc.Connection)
         assert not connection.closed
-
-        closed: list[bool] = []
-
-        class StandIn:
-            def close(self) -> None:
-                closed.append(True)
-                raw.close()
-
-        connection._conn = StandIn()  # noqa: SLF001
-        await pool.release(connection)
-        assert await pool.acquire() is connection
+        assert (pool.size, pool.maxsize) == (1, 1)
         connection._conn = None  # noqa: SLF001
         assert connection.closed
         await pool.release(connection)
         assert (pool.size, pool.freesize) == (0, 0)
-        other = await pool.acquire()
-        other._conn, third = StandIn(), other._conn  # noqa: SLF001
-        await pool.release(other)
-        await pool.clear()
-        assert closed == [True]
-        third.close()
+        raw.execute("SELECT 1").close()  # nobody has closed it
+        raw.close()
 
 
-async def test_a_first_use_that_fails_leaves_no_open_cursor(
-    open_connector: OpenConnector,
+def fail_for_good(_transaction: Transaction) -> None:
+    raise LookupError
+
+
+def fail_as_the_database(transaction: Transaction) -> None:
+    transaction.cursor.execute("SELECT nothing FROM nowhere")
+
+
+def lose_the_connection(transaction: Transaction) -> None:
+    transaction.cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+
+
+@pytest.mark.parametrize("end", [fail_for_good, fail_as_the_database, lose_the_connection])
+async def test_a_cursor_is_closed_before_its_connection(
+    end: Callable[[Transaction], None], open_connector: OpenConnector
 ) -> None:
-    """It would be freed by whatever collects garbage, on the event loop, while others work."""
+    """Else it is freed by whatever collects garbage, on another thread, at any moment."""
     used: list[pyodbc.Cursor] = []
 
-    def fail(transaction: Transaction) -> None:
+    def work(transaction: Transaction) -> None:
         used.append(transaction.cursor)
-        transaction.cursor.execute("SELECT nothing FROM nowhere")
+        end(transaction)
 
     async with open_connector(sql_sam_pool_max=1) as connector:
-        with pytest.raises(DatabaseUnavailableError):
-            await connector.run(fail, timeout=LIMIT_SECONDS)
-        with pytest.raises(pyodbc.ProgrammingError, match="closed"):
-            used[0].execute("SELECT 1")
+        with pytest.raises((DatabaseUnavailableError, LookupError)):
+            await connector.run(work, timeout=LIMIT_SECONDS)
+        assert used
+        assert all(map(_is_closed, used))
         assert await connector.run(backend, timeout=LIMIT_SECONDS)
+
+
+async def test_a_cursor_that_was_given_up_is_closed_on_its_own_thread(
+    open_connector: OpenConnector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[tuple[pyodbc.Cursor, threading.Thread]] = []
+    closed_on: list[threading.Thread] = []
+    begun, may_go_on, closed = threading.Event(), threading.Event(), threading.Event()
+    close = Session.close
+
+    def notice(session: Session) -> None:
+        close(session)
+        closed_on.append(threading.current_thread())
+        closed.set()
+
+    def slow(transaction: Transaction) -> None:
+        used.append((transaction.cursor, threading.current_thread()))
+        begun.set()
+        may_go_on.wait(LIMIT_SECONDS)
+        raise LookupError
+
+    monkeypatch.setattr(Session, "close", notice)
+    async with open_connector(sql_sam_pool_max=1) as connector:
+        call = asyncio.create_task(connector.run(slow, timeout=LIMIT_SECONDS))
+        await asyncio.to_thread(begun.wait, LIMIT_SECONDS)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        assert not closed_on  # its thread has it still
+        may_go_on.set()
+        await asyncio.to_thread(closed.wait, LIMIT_SECONDS)
+    [(cursor, thread)] = used
+    assert closed_on[0] is thread
+    assert _is_closed(cursor)
+
+
+async def test_closing_closes_cursors_first(open_connector: OpenConnector) -> None:
+    used: list[pyodbc.Cursor] = []
+    async with open_connector(sql_sam_pool_max=1) as connector:
+        await connector.run(
+            lambda transaction: used.append(transaction.cursor), timeout=LIMIT_SECONDS
+        )
+    assert _is_closed(used[0])
+
+
+def _is_closed(cursor: pyodbc.Cursor) -> bool:
+    """Whether the cursor itself is closed, not only its connection."""
+    try:
+        cursor.execute("SELECT 1")
+    except pyodbc.ProgrammingError as error:
+        return "closed cursor" in str(error)
+    return False

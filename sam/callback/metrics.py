@@ -81,6 +81,9 @@ class BackgroundTask(StrEnum):
     DEADLINES = "deadlines"
     """Closes connections whose time is up."""
 
+    CONNECT = "connect"
+    """Connects to the database."""
+
 
 class Metrics:
     """The counters and histograms, and the registry that they are in.

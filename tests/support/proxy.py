@@ -1,7 +1,8 @@
-"""A TCP proxy in front of a database, which can refuse, fall silent, and cut."""
+"""A TCP proxy in front of a database, which can refuse, fall silent, cut, and let nobody in."""
 
 import asyncio
 import contextlib
+import math
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
@@ -26,6 +27,8 @@ class Proxy:
         self._flowing.set()
         self._hold_on = b""
         self._holds_answer = False
+        self._admitted: float = math.inf
+        self._admitting = asyncio.Condition()
         self._writers: set[asyncio.StreamWriter] = set()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
@@ -40,6 +43,19 @@ class Proxy:
     def fall_silent_on(self, request: bytes, *, after_it: bool) -> None:
         """Fall silent when a request with these bytes comes: before it goes on, or after."""
         self._hold_on, self._holds_answer = request, after_it
+
+    def admit(self, connections: float) -> None:
+        """Let so many connections, of all since the start, through to the server.
+
+        The others are accepted, and hear nothing until they are admitted.
+        """
+
+        async def tell() -> None:
+            async with self._admitting:
+                self._admitted = connections
+                self._admitting.notify_all()
+
+        self._do(tell())
 
     @property
     def is_silent(self) -> bool:
@@ -71,6 +87,7 @@ class Proxy:
 
     def close(self) -> None:
         self.refuse()
+        self.admit(math.inf)
         self.speak()  # what is held back ends on its cut connection
         self._do(self._end())
         self._call(self._loop.stop)
@@ -100,7 +117,10 @@ class Proxy:
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        number = self.connections
         self._writers.add(writer)
+        async with self._admitting:
+            await self._admitting.wait_for(lambda: number <= self._admitted)
         try:
             far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
         except OSError:

@@ -49,10 +49,10 @@ class Error:
 
 @dataclass(frozen=True)
 class Rows:
-    """A result set, of numbers and texts."""
+    """A result set, of numbers, texts and texts that are NULL."""
 
     columns: tuple[str, ...]
-    rows: tuple[tuple[int | str, ...], ...] = ()
+    rows: tuple[tuple[int | str | None, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -109,6 +109,11 @@ class TdsServer:
         return self.answer(statement)
 
 
+def types(*columns: tuple[str, int, str | None]) -> Rows:
+    """What the catalogue tells of columns: type, bytes, collation."""
+    return Rows(("system_type_name", "max_length", "collation_name"), columns)
+
+
 @contextmanager
 def tds_server(host: str = "127.0.0.1") -> Iterator[TdsServer]:
     """A server on a port of its own."""
@@ -145,6 +150,7 @@ def settings_for_sql_server(port: int, driver: str) -> dict[str, Any]:
         "sql_sam_user": "sam",
         "sql_sam_password": "hush-hush",
         "sql_sam_encrypt": "no",
+        "sql_sam_pool_max": 1,  # so that what is heard has one order
         **PATIENT_SETTINGS,
     }
 

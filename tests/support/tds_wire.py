@@ -126,7 +126,7 @@ def error(number: int, message: str) -> bytes:
     return _token(0xAA, body + _short_text("server") + _short_text("") + struct.pack("<I", 1))
 
 
-def rows(columns: tuple[str, ...], values: tuple[tuple[int | str, ...], ...]) -> bytes:
+def rows(columns: tuple[str, ...], values: tuple[tuple[int | str | None, ...], ...]) -> bytes:
     """A result set. A column is of numbers if it has one in the first row."""
     numbers = [bool(values) and isinstance(values[0][at], int) for at in range(len(columns))]
     body = b"\x81" + struct.pack("<H", len(columns))
@@ -139,6 +139,8 @@ def rows(columns: tuple[str, ...], values: tuple[tuple[int | str, ...], ...]) ->
         for value in row:
             if isinstance(value, int):
                 body += b"\x04" + struct.pack("<i", value)
+            elif value is None:
+                body += struct.pack("<H", MAX)
             else:
                 body += struct.pack("<H", 2 * len(value)) + value.encode("utf-16-le")
     return body

@@ -19,6 +19,7 @@ from sam.callback.metrics import Metrics
 from sam.callback.settings import Settings
 from sam.callback.storage.connector import DatabaseConnector, PoolStats
 from sam.callback.storage.robots import RobotRepository
+from sam.callback.tasks import Supervisor
 
 FINISH_SECONDS: Final = 1
 """How long callbacks that nobody waits for any more may take when the service ends."""
@@ -68,6 +69,7 @@ class Inbox:
     Args:
         settings: How.
         metrics: Where it counts; nobody sees it, unless given.
+        supervisor: Runs background tasks; nobody hears of their failures, unless given.
 
     Attributes:
         spool: What is kept on disk.
@@ -79,15 +81,20 @@ class Inbox:
         DriverNotFoundError: If the ODBC driver does not exist.
     """
 
-    def __init__(self, settings: Settings, metrics: Metrics | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        metrics: Metrics | None = None,
+        supervisor: Supervisor | None = None,
+    ) -> None:
         metrics = metrics or Metrics()
-        self._connector = DatabaseConnector(settings)
+        self.health = Health()
+        self._connector = DatabaseConnector(settings, self.health.failed, supervisor)
         self._repository = RobotRepository(self._connector, settings)
         sequence = Sequence()
         self.spool = Spool(
             settings.callback_spool_path, settings.callback_spool_max_bytes, sequence
         )
-        self.health = Health()
         self._recorder = Recorder(
             self._repository,
             self.spool,

@@ -1,6 +1,7 @@
 """The policy: the database first, else the spool; nothing is answered before it is safe."""
 
 import asyncio
+import contextlib
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -13,7 +14,12 @@ from sam.callback.logs import get_logger
 from sam.callback.metrics import Metrics, Source
 from sam.callback.model import Callback, Outcome
 from sam.callback.reasons import RefusalReason
-from sam.callback.storage.errors import DatabaseTimeoutError, PoolExhaustedError
+from sam.callback.storage.errors import (
+    DatabaseTimeoutError,
+    KeyRuleChangedError,
+    PoolExhaustedError,
+    StillConnectingError,
+)
 from sam.callback.storage.robots import RobotRepository
 from sam.callback.storage.verdicts import AppliedBatch, Verdict
 
@@ -242,11 +248,7 @@ class Recorder:
         """Apply to the database; resolve what is done; return what is for the spool."""
         begun = now()
         timeout = max(0.0, min(group.deadline for group in groups) - begun)
-        batch = await self._repository.apply(
-            [group.callback for group in groups],
-            timeout=timeout,
-            key_rule=self._repository.key_rule,
-        )
+        batch = await self._apply([group.callback for group in groups], timeout)
         self.learn(batch, now() - begun, timeout, Source.CALLBACK)
         seconds = now() - started
         updated = Recorded(Outcome.UPDATED, "", seconds, batch_size)
@@ -275,6 +277,12 @@ class Recorder:
                     to_spool.append(_Spooling(group, Kind.QUEUED, applied.reason))
         return to_spool
 
+    async def _apply(self, callbacks: list[Callback], timeout: float) -> AppliedBatch:
+        while True:
+            rule = self._repository.key_rule
+            with contextlib.suppress(KeyRuleChangedError):  # by the first connection
+                return await self._repository.apply(callbacks, timeout=timeout, key_rule=rule)
+
     def learn(self, batch: AppliedBatch, seconds: float, timeout: float, source: Source) -> None:
         """Draw conclusions about the database, and its speed.
 
@@ -291,7 +299,8 @@ class Recorder:
         is_too_late = isinstance(batch.error, DatabaseTimeoutError)
         if is_too_late and timeout < self._time_limit / 2:
             return  # our own haste
-        if batch.error is not None and not isinstance(batch.error, PoolExhaustedError):
+        is_no_failure = isinstance(batch.error, PoolExhaustedError | StillConnectingError)
+        if batch.error is not None and not is_no_failure:
             self._health.failed(batch.error)
             if is_too_late:
                 self.batcher.ran_out_of_time()

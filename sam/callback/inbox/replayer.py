@@ -19,6 +19,7 @@ from sam.callback.storage.errors import (
     DatabaseUnavailableError,
     KeyRuleChangedError,
     PoolExhaustedError,
+    StillConnectingError,
 )
 from sam.callback.storage.key_rule import KeyRule
 from sam.callback.storage.robots import RobotRepository
@@ -253,7 +254,7 @@ class Replayer:
         """
         try:
             await self._repository.probe(timeout=self._probe_time_limit)
-        except PoolExhaustedError:
+        except (PoolExhaustedError, StillConnectingError):
             return False
         except DatabaseUnavailableError as error:
             self._health.failed(error)

@@ -32,7 +32,8 @@ def create_app(settings: Settings) -> FastAPI:
     """
     metrics = Metrics(routes=paths.ALL)
     throttle = LogThrottle()
-    inbox = Inbox(settings, metrics)
+    supervisor = Supervisor(metrics, throttle)
+    inbox = Inbox(settings, metrics, supervisor)
     metrics.registry.register(InboxCollector(inbox))
     decoder = BodyDecoder()
 
@@ -49,7 +50,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.inbox = inbox
     app.state.metrics = metrics
     app.state.throttle = throttle
-    app.state.supervisor = Supervisor(metrics, throttle)
+    app.state.supervisor = supervisor
 
     app.router.routes[:0] = [
         callback_route(inbox, decoder, settings),  # the first that is looked at

@@ -30,10 +30,12 @@ class Binder:
     Args:
         columns: What the catalogue tells of their columns. A value of another column is left to the
             driver.
+        cuts_uuids: As `Dialect` says it.
     """
 
-    def __init__(self, columns: Mapping[str, Column]) -> None:
+    def __init__(self, columns: Mapping[str, Column], *, cuts_uuids: bool) -> None:
         self._columns = columns
+        self._cuts_uuids = cuts_uuids
 
     def bind(self, cursor: pyodbc.Cursor, columns: Sequence[str], values: Sequence[object]) -> None:
         """Set how a cursor binds the values of its next statement."""
@@ -46,10 +48,18 @@ class Binder:
         """Say why no row can have this value in this column; None if one can.
 
         SQL Server would cut off what follows a UUID, and so meet the row of another one
-        ("uniqueidentifier", "Remarks"); the form without braces is the only one it documents.
+        ("uniqueidentifier", "Remarks"); the form without braces is the only one it documents. Where
+        the type is not known, it may be that one.
         """
         column = self._columns.get(name)
-        if column is None or column.type != "uniqueidentifier" or _UUID.fullmatch(value):
+        if column is None:
+            if self._cuts_uuids and _is_cut(value):
+                return (
+                    f"The type of the column {name} is not known. In one of UUIDs this would meet "
+                    "the row of the UUID that it begins with."
+                )
+            return None
+        if column.type != "uniqueidentifier" or _UUID.fullmatch(value):
             return None
         return f"The column {name} holds UUIDs (uniqueidentifier), and this is none."
 
@@ -70,3 +80,9 @@ class Binder:
             limit = _MAX_CODE_UNITS
             return (pyodbc.SQL_WVARCHAR, max(min(column.size or limit, limit), length), 0)
         return None
+
+
+def _is_cut(value: str) -> bool:
+    """Whether this is a UUID with more behind it."""
+    uuid = _UUID.match(value.removeprefix("{"))
+    return uuid is not None and value not in {uuid[0], f"{{{uuid[0]}}}"}

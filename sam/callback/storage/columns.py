@@ -12,7 +12,8 @@ from sam.callback.storage.statements import Table, select_none
 # It resolves synonyms, views, default schemas and types of one's own as a statement would, and
 # needs no right but SELECT ("sys.dm_exec_describe_first_result_set", SQL Server 2012 and later).
 _DESCRIBE: Final = (
-    "SELECT system_type_name, max_length FROM sys.dm_exec_describe_first_result_set(?, NULL, 0) "
+    "SELECT system_type_name, max_length, collation_name "
+    "FROM sys.dm_exec_describe_first_result_set(?, NULL, 0) "
     "WHERE system_type_name IS NOT NULL ORDER BY column_ordinal"
 )
 _WIDE_TYPES: Final = {"nchar", "nvarchar"}
@@ -27,10 +28,12 @@ class Column:
         type: The name of its type without a size, in small letters, as in ``varchar``.
         size: How many characters it holds (UTF-16 code units, bytes of a ``varchar``), or of a time
             the digits of its seconds; None where there is no limit, or none is known.
+        collation: How SQL Server compares its texts; '' where it is not of text, or not known.
     """
 
     type: str
     size: int | None = None
+    collation: str = ""
 
     def __str__(self) -> str:
         """Write it as SQL does."""
@@ -66,19 +69,20 @@ def _describe(
     if len(rows) != len(names):  # it answers with one row that says what is wrong
         return {}
     return {
-        name: _column(type_name, max_length)
-        for name, (type_name, max_length) in zip(names, rows, strict=True)
+        name: _column(type_name, max_length, collation or "")
+        for name, (type_name, max_length, collation) in zip(names, rows, strict=True)
     }
 
 
-def _column(type_name: str, max_length: int) -> Column:
+def _column(type_name: str, max_length: int, collation: str) -> Column:
     """Make a column of ``varchar(64)`` and the bytes that it holds; -1 is ``max``."""
     name, has_size, size = type_name.lower().rstrip(")").partition("(")
     if name.startswith("datetime"):
         return Column(name, int(size) if size.isdigit() else None)
     if not has_size or max_length <= 0:
-        return Column(name)
-    return Column(name, max_length // _BYTES_PER_WIDE if name in _WIDE_TYPES else max_length)
+        return Column(name, None, collation)
+    characters = max_length // _BYTES_PER_WIDE if name in _WIDE_TYPES else max_length
+    return Column(name, characters, collation)
 
 
 def _look_up(cursor: pyodbc.Cursor, table: Table, names: Sequence[str]) -> dict[str, Column]:

@@ -1,23 +1,28 @@
-"""The database connections: aioodbc's pool, and what a pool needs to live through failure.
+"""The database connections: aioodbc's, and the work on their threads.
 
-What is reached into of aioodbc is reached into here alone: `Connection._conn`, its connection of
-pyodbc, since no public call runs a function of ours on a connection's thread. After its first use a
-`Session` stands in its place, so that whoever closes the one closes the other.
-`tests/test_the_pool_lives_through_failure.py` would notice a release that changes this.
+aioodbc makes the connections, and bounds and counts them. While it makes one it holds a lock that
+`acquire` waits for even where a connection is idle; so each is acquired once, and released when it
+is closed. Which are idle is `SessionPool`'s to know.
+
+Of aioodbc's internals `Connection._conn` is used, and in this module alone: its pyodbc connection,
+since no public call runs a function of ours on a connection's thread. It is taken out, so that
+aioodbc never closes what a thread works on. `tests/test_the_pool_lives_through_failure.py` would
+notice a release that changes this.
 """
 
 import asyncio
 import contextlib
 import math
 from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import aioodbc
 import pyodbc
 
+from sam.callback.log_throttle import LogThrottle
 from sam.callback.logs import get_logger
+from sam.callback.metrics import Metrics
 from sam.callback.settings import Settings
 from sam.callback.storage.connection_string import connection_string
 from sam.callback.storage.errors import (
@@ -27,24 +32,22 @@ from sam.callback.storage.errors import (
     DatabaseUnavailableError,
     KeyRuleChangedError,
     LoginRefusedError,
-    PoolExhaustedError,
     advice_on,
     describe,
     is_connection_lost,
     is_login_refused,
 )
 from sam.callback.storage.gate import Gate
-from sam.callback.storage.key_rule import EXACT, KeyRule
-from sam.callback.storage.session import Identity, Session, close
+from sam.callback.storage.key_rule import COARSEST, EXACT, KeyRule
+from sam.callback.storage.pool import SessionPool
+from sam.callback.storage.session import Identity, Session
 from sam.callback.storage.statements import Table
 from sam.callback.storage.transaction import Work, work_on
+from sam.callback.tasks import Supervisor
 from sam.callback.threads import DaemonThreadPool
 
-MAX_IDLE_SECONDS: Final = 180
-"""A connection idle for longer is not used again: firewalls forget a silent one in 240 s or so."""
-
-LOCK_TIMEOUT_SHARE: Final = 0.25
-"""The lock time-out as a share of CALLBACK_DB_TIMEOUT, so that the other rows have time left."""
+GRACE_SECONDS: Final = 0.5
+"""What connecting may take beyond SQL_SAM_LOGIN_TIMEOUT, so that the driver says why it failed."""
 
 CLOSE_SECONDS: Final = 1
 """How long closing may take; connections that the server does not let go of are left."""
@@ -79,11 +82,13 @@ class DatabaseConnector:
         driver: The ODBC driver.
         caveat: What of the settings the driver does not do; '' if it does all.
         size: The most connections in use at a time.
-        key_rule: Which deployment ids the database takes for the same, by the newest connection.
+        key_rule: Which deployment ids the database takes for the same, by the newest connection
+            that it told; `EXACT` before the first.
 
     Args:
         settings: Of the database.
         on_connect_failed: Is told why a connection could not be made, where no call of `run` is.
+        supervisor: Runs the task that connects; nobody hears of its failures, unless given.
 
     Raises:
         DriverNotFoundError: If the ODBC driver does not exist.
@@ -93,52 +98,55 @@ class DatabaseConnector:
         self,
         settings: Settings,
         on_connect_failed: Callable[[DatabaseUnavailableError], object] = lambda _: None,
+        supervisor: Supervisor | None = None,
     ) -> None:
-        self._on_connect_failed = on_connect_failed
-        self.key_rule = EXACT
         self._connection_string = connection_string(settings)
         self.driver = self._connection_string.driver
         self.caveat = self._connection_string.caveat
         # SQLite has one lock for the whole file: more writers would only wait for one another.
         self.size = 1 if self.driver.is_sqlite else settings.sql_sam_pool_max
+        self.key_rule = EXACT
+        self._known_rule: KeyRule | None = None
         self._table = Table.of(settings)
         self._login_timeout = settings.sql_sam_login_timeout
-        self._lock_timeout = settings.callback_db_timeout * LOCK_TIMEOUT_SHARE
-        # aioodbc's `acquire` waits without limit, and a connection that is closed when it comes
-        # back wakes no waiter: nobody may have to wait there.
-        self._slots = asyncio.Semaphore(self.size)
-        self._in_use = 0
-        self._waiting = 0
+        self._timeout = settings.callback_db_timeout
         # As many again for threads that were given up and still wait in the driver.
         self._threads = DaemonThreadPool(2 * self.size, "odbc")
-        self._releases: set[asyncio.Task[None]] = set()
-        self._pool: aioodbc.Pool | None = None
+        self._aioodbc: aioodbc.Pool | None = None
+        self._acquired: dict[Session, aioodbc.Connection] = {}
+        self._sessions = SessionPool(
+            self._connect,
+            self._disconnect,
+            supervisor or Supervisor(Metrics(), LogThrottle()),
+            size=self.size,
+            on_failed=on_connect_failed,
+        )
         self._identity: Identity | None = None
+        self._unknown = ""
 
     async def open(self) -> None:
-        """Make the pool. It connects when it must: a database that is down stops no start."""
-        self._pool = await aioodbc.create_pool(
+        """Begin to connect. A database that is down stops no start."""
+        self._aioodbc = await aioodbc.create_pool(
             dsn=self._connection_string.text,
             minsize=0,
-            maxsize=self.size,
-            # Its own recycling drops whatever comes back while it closes another (aioodbc 0.5),
-            # and counts from a connection's making, not from its last use.
-            pool_recycle=-1,
+            maxsize=2 * self.size,
             executor=self._threads,
             timeout=math.ceil(self._login_timeout),
             autocommit=False,
         )
+        self._sessions.open()
 
     async def close(self) -> None:
         """Close the connections that can be closed within `CLOSE_SECONDS`."""
-        pool, self._pool = self._pool, None
+        pool = self._aioodbc
         if pool is None:
             return
         pool.close()
-        with contextlib.suppress(TimeoutError, pyodbc.Error):
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_SECONDS):
-                await asyncio.gather(*self._releases)
+                await self._sessions.close()
                 await pool.wait_closed()
+        self._aioodbc = None
         self._threads.shutdown()
 
     async def run(self, work: Work[T], *, timeout: float, key_rule: KeyRule | None = None) -> T:
@@ -149,7 +157,7 @@ class DatabaseConnector:
 
         Args:
             work: Executes and commits; what it has not committed is rolled back.
-            timeout: Seconds for all of it: waiting for a connection, connecting, working.
+            timeout: Seconds for all of it: waiting for a connection, working.
             key_rule: What `self.key_rule` has to be when the work begins, if that matters to it.
 
         Raises:
@@ -158,79 +166,35 @@ class DatabaseConnector:
                 under way ended is not known.
             DatabaseUnavailableError: If there is no connection, or the work let out an ODBC error.
         """
-        if key_rule not in {None, self.key_rule}:
-            raise KeyRuleChangedError
-        return await self._run(work, asyncio.get_running_loop().time() + timeout)
+        deadline = asyncio.get_running_loop().time() + timeout
+        session = await self._take(deadline, key_rule)
+        with contextlib.suppress(ConnectionLostError):
+            return await self._run_on(session, work, deadline)
+        # The others idle here are as old as this one, and likely as dead.
+        self._sessions.drop_idle()
+        return await self._run_on(await self._take(deadline, key_rule), work, deadline)
 
     def stats(self) -> PoolStats:
         """Return how busy the pool is."""
-        return PoolStats(self.size, self._in_use, self._waiting)
+        return PoolStats(self.size, self._sessions.in_use, self._sessions.waiting)
 
-    async def _run(self, work: Work[T], deadline: float) -> T:
-        self._waiting += 1
-        try:
-            async with asyncio.timeout_at(deadline):
-                await self._slots.acquire()
-        except TimeoutError:
-            raise PoolExhaustedError(
-                f"All {self.size} connections to the database were busy for too long."
-            ) from None
-        finally:
-            self._waiting -= 1
-        self._in_use += 1
-        try:
-            connection = await self._acquire_trusted(deadline)
-            # Whether it was just made is not known: the pool may have made it for another call.
-            with contextlib.suppress(ConnectionLostError):
-                return await self._run_on(connection, work, deadline)
-            # The others idle here are as old as this one, and likely as dead.
-            await self._drop_idle(deadline)
-            return await self._run_on(await self._acquire(deadline), work, deadline)
-        finally:
-            self._in_use -= 1
-            self._slots.release()
+    async def _take(self, deadline: float, key_rule: KeyRule | None) -> Session:
+        session = await self._sessions.take(deadline)
+        if key_rule not in {None, self.key_rule}:
+            self._sessions.put(session)
+            raise KeyRuleChangedError
+        return session
 
-    async def _acquire_trusted(self, deadline: float) -> aioodbc.Connection:
-        """Acquire a connection that has not been idle for too long."""
-        while True:
-            connection = await self._acquire(deadline)
-            opened = connection._conn  # noqa: SLF001 - see above
-            if not isinstance(opened, Session) or opened.idle_seconds <= MAX_IDLE_SECONDS:
-                return connection
-            self._threads.submit(close, opened)
-            connection._conn = None  # noqa: SLF001 - see above
-            await self._release(connection)
-
-    async def _acquire(self, deadline: float) -> aioodbc.Connection:
-        if self._pool is None:
-            raise DatabaseUnavailableError("The pool is not open.")
-        try:
-            async with asyncio.timeout_at(deadline):
-                return await self._pool.acquire()
-        except TimeoutError:
-            raise DatabaseTimeoutError(f"Connecting took too long. {CHECK_THE_SERVER}") from None
-        except pyodbc.Error as error:
-            if is_login_refused(error):
-                raise self._unavailable(LoginRefusedError, "cannot log in", error) from error
-            raise self._unavailable(ConnectionLostError, "cannot connect", error) from error
-
-    async def _drop_idle(self, deadline: float) -> None:
-        if self._pool is not None:
-            with contextlib.suppress(TimeoutError, pyodbc.Error):
-                async with asyncio.timeout_at(deadline):
-                    await self._pool.clear()
-
-    async def _run_on(self, connection: aioodbc.Connection, work: Work[T], deadline: float) -> T:
+    async def _run_on(self, session: Session, work: Work[T], deadline: float) -> T:
         gate = Gate()
-        opened: pyodbc.Connection | Session = connection._conn  # noqa: SLF001 - see above
-        job = self._threads.submit(work_on, opened, self._table, self._lock_timeout, work, gate)
+        job = self._threads.submit(work_on, session, work, gate)
         call = asyncio.wrap_future(job)
         try:
             await asyncio.wait({call}, timeout=deadline - asyncio.get_running_loop().time())
             if not call.done():
                 raise DatabaseTimeoutError("The database did not answer in time.")
-            opened, result = call.result()
-            self._tell(opened.identity)
+            result = call.result()
+            self._tell(session)
         except pyodbc.Error as error:
             lost = is_connection_lost(error)
             kind = ConnectionLostError if lost else DatabaseUnavailableError
@@ -239,16 +203,68 @@ class DatabaseConnector:
             return result
         finally:
             if call.done():
-                connection._conn = None if opened.closed else opened  # noqa: SLF001 - see above
+                self._sessions.put(session)
             else:  # timed out, or this task was cancelled
                 gate.shut()
-                self._abandon(job, opened)
-                call.cancel()
-                connection._conn = None  # noqa: SLF001 - see above
-            await self._release(connection)
+                self._sessions.give_up(session)
+                call.add_done_callback(lambda call: self._came_back(session, call))
+                job.cancel()  # if no thread has taken it up
 
-    def _tell(self, identity: Identity) -> None:
-        """Log whom this is connected with, at first and if it changes (a failover, an update)."""
+    def _came_back(self, session: Session, call: "asyncio.Future[T]") -> None:
+        if not call.cancelled():
+            call.exception()  # is nobody's any more
+        self._sessions.put(session)
+
+    async def _connect(self) -> Session:
+        pool = self._aioodbc
+        if pool is None or pool.size >= pool.maxsize:
+            raise DatabaseTimeoutError("The database answers on none of the connections to it.")
+        try:
+            async with asyncio.timeout(self._login_timeout + GRACE_SECONDS):
+                session = await self._set_up(pool, await pool.acquire())
+        except TimeoutError:
+            raise DatabaseTimeoutError(f"Connecting took too long. {CHECK_THE_SERVER}") from None
+        except pyodbc.Error as error:
+            if is_login_refused(error):
+                raise self._unavailable(LoginRefusedError, "cannot log in", error) from error
+            raise self._unavailable(ConnectionLostError, "cannot connect", error) from error
+        # What this connection is not told, one before it was.
+        self._known_rule = session.table_info.key_rule or self._known_rule
+        self.key_rule = self._known_rule or COARSEST
+        return session
+
+    async def _set_up(self, pool: aioodbc.Pool, connection: aioodbc.Connection) -> Session:
+        opened, connection._conn = connection._conn, None  # noqa: SLF001 - see above
+        call = asyncio.wrap_future(
+            self._threads.submit(Session, opened, self._table, self._timeout)
+        )
+        try:
+            session = await asyncio.shield(call)
+        except BaseException:
+            call.add_done_callback(self._came_too_late)
+            await pool.release(connection)
+            raise
+        self._acquired[session] = connection
+        return session
+
+    def _came_too_late(self, call: "asyncio.Future[Session]") -> None:
+        if not call.cancelled() and not call.exception() and self._aioodbc is not None:
+            self._threads.submit(call.result().close)
+
+    async def _disconnect(self, session: Session) -> None:
+        connection = self._acquired.pop(session)
+        if self._aioodbc is None:
+            return  # it ends with its last reference
+        await self._aioodbc.release(connection)
+        if not session.closed:
+            await asyncio.wrap_future(self._threads.submit(session.close))
+
+    def _tell(self, session: Session) -> None:
+        """Log whom this is connected with, and what it does not tell: at first, and if it changes.
+
+        A failover or an update changes it.
+        """
+        identity, unknown = session.identity, session.table_info.unknown
         if identity != self._identity:
             _log.info(
                 "connected",
@@ -258,23 +274,10 @@ class DatabaseConnector:
                 database_version=identity.database_version,
             )
             self._identity = identity
-
-    def _abandon(self, job: Future[Any], opened: pyodbc.Connection | Session) -> None:
-        if job.cancel():  # no thread had taken it up
-            self._threads.submit(close, opened)
-        else:  # its thread is at work, and closes the connection when it comes back
-            job.add_done_callback(lambda _: close(opened))
-
-    async def _release(self, connection: aioodbc.Connection) -> None:
-        if self._pool is None:
-            return
-        release = self._pool.release(connection)
-        if connection.closed:  # the pool drops it, and waits for nothing
-            await release
-        else:  # not awaited: it waits for a lock that another task may hold while it connects
-            task = asyncio.ensure_future(release)
-            self._releases.add(task)
-            task.add_done_callback(self._releases.discard)
+        if unknown != self._unknown:
+            if unknown:
+                _log.warning("column_types_unknown", table=self._table.name, reason=unknown)
+            self._unknown = unknown
 
     def _unavailable(
         self, kind: type[DatabaseUnavailableError], what: str, error: pyodbc.Error

@@ -16,6 +16,7 @@ class Dialect:
         lock_timeout: The statement that sets how long to wait for another's lock, in ``{ms}``.
         has_query_timeout: Whether its driver knows a time limit per statement.
         may_count_none: Whether "no row" may mean "not counted".
+        cuts_uuids: Whether it takes what begins with a UUID for that UUID, in a column of UUIDs.
         takes_several: Whether its drivers take several statements in one execute, and give the
             count of each.
     """
@@ -26,6 +27,7 @@ class Dialect:
     lock_timeout: str = ""
     has_query_timeout: bool = False
     may_count_none: bool = False
+    cuts_uuids: bool = False
     takes_several: bool = False
 
     def quote(self, name: str) -> str:
@@ -47,6 +49,7 @@ SQL_SERVER = Dialect(
     has_query_timeout=True,
     # With NOCOUNT ON, FreeTDS gives 0 where Microsoft's driver gives -1 (seen with 1.3 and 18.6).
     may_count_none=True,
+    cuts_uuids=True,
     takes_several=True,
 )
 POSTGRESQL = Dialect(

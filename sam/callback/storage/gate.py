@@ -29,6 +29,15 @@ class Gate:
             if self._is_shut:
                 raise AbandonedError
 
+    def check(self) -> None:
+        """Stop here, on the connection's thread, if the gate is shut: no COMMIT will come of it.
+
+        Raises:
+            AbandonedError: If it is.
+        """
+        if self._is_shut:
+            raise AbandonedError
+
     def shut(self) -> None:
         """Let no further COMMIT begin."""
         with self._lock:

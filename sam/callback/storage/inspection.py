@@ -24,7 +24,7 @@ from sam.callback.storage.errors import (
 from sam.callback.storage.statements import Statement, Table, select_none
 from sam.callback.storage.transaction import Transaction
 
-GRACE_SECONDS: Final = 0.5
+GRACE_SECONDS: Final = 1
 """How long it may take beyond SQL_SAM_LOGIN_TIMEOUT to hear that nobody answers."""
 
 CLOSE_SECONDS: Final = 0.25
@@ -51,7 +51,7 @@ async def inspect_database(settings: Settings) -> list[Finding]:
         DriverNotFoundError: If the ODBC driver does not exist.
         SettingsError: If the driver cannot be told the settings.
     """
-    connector = DatabaseConnector(settings)
+    connector = DatabaseConnector(settings.model_copy(update={"sql_sam_pool_max": 1}))
     driver = connector.driver
     findings = [Finding("driver", Level.OK, f"{driver.name or 'of the DSN'}: {driver.reason}")]
     if connector.caveat:

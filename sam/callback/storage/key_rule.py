@@ -63,9 +63,24 @@ class KeyRule:
         """
         return cls(**dict.fromkeys(filter(None, name.split(",")), True))
 
+    @classmethod
+    def of_collation(cls, name: str) -> Self:
+        """Return the rule of SQL Server's collation of this name.
+
+        Its name says what counts: CS case, AS accents, WS width, and BIN all ("Collation and
+        Unicode support", "Collation options").
+        """
+        options = set(name.upper().split("_"))
+        if options & {"BIN", "BIN2"}:
+            return cls()
+        return cls(case="CS" not in options, accents="AS" not in options, width="WS" not in options)
+
 
 EXACT: Final = KeyRule()
 """Only the same text is the same: a binary collation, or nothing is known yet."""
+
+COARSEST: Final = KeyRule(case=True, accents=True, width=True, uuid=True)
+"""For a database that does not tell. A UUID as A360 writes it is its own key by every rule."""
 
 
 def _uuid_key(text: str) -> str:

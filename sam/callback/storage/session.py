@@ -4,18 +4,18 @@ import contextlib
 import math
 import time
 from dataclasses import dataclass
-from typing import Self
+from typing import Final, Self
 
 import pyodbc
 
-from sam.callback.logs import get_logger
 from sam.callback.storage.binding import Binder
-from sam.callback.storage.columns import Column, read_columns
-from sam.callback.storage.dialects import SQL_SERVER, dialect_of
-from sam.callback.storage.errors import as_connection_lost, describe, is_connection_lost
+from sam.callback.storage.dialects import dialect_of
+from sam.callback.storage.errors import as_connection_lost
 from sam.callback.storage.statements import Statements, Table
+from sam.callback.storage.table_info import read_table_info
 
-_log = get_logger(__name__)
+LOCK_TIMEOUT_SHARE: Final = 0.25
+"""The lock time-out as a share of CALLBACK_DB_TIMEOUT, so that the other rows have time left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,37 +52,40 @@ class Session:
     245 microseconds per committed UPDATE on loopback, and a round trip more elsewhere.
 
     Args:
-        connection: A fresh connection, autocommit off.
+        connection: A fresh connection, autocommit off. It is closed if the set-up fails.
         table: SAM's table.
-        lock_timeout: Seconds to wait for another's lock, where the dialect can say so.
+        timeout: CALLBACK_DB_TIMEOUT, which the session's time-outs follow.
 
     Attributes:
         identity: Who is connected with whom.
         statements: The table's, in this dialect.
         takes_several: Whether several of them may be executed as one.
-        binder: How their values are bound.
+        table_info: What the database tells of the table.
+        binder: How values are bound.
 
     Raises:
         pyodbc.Error: If the set-up failed.
     """
 
-    def __init__(self, connection: pyodbc.Connection, table: Table, lock_timeout: float) -> None:
+    def __init__(self, connection: pyodbc.Connection, table: Table, timeout: float) -> None:
         self.connection = connection
-        self.identity = Identity.of(connection)
+        self._lock_timeout = timeout * LOCK_TIMEOUT_SHARE
+        self._last_used = time.monotonic()
         self.dialect = dialect_of(connection)
         self.statements = Statements(table, self.dialect)
         self.takes_several = self.dialect.takes_several
         if self.dialect.has_query_timeout:
             # Before there is a cursor: each takes it over when it is made (pyodbc 5.5).
-            connection.timeout = math.ceil(lock_timeout * 4)
+            connection.timeout = math.ceil(timeout)
         self.cursor = connection.cursor()
-        self._last_used = time.monotonic()
-        self._lock_timeout = lock_timeout
         try:
+            self.identity = Identity.of(connection)
             self._set_up()
-            self.binder = Binder(self._types_to_bind(table))
+            self.table_info = read_table_info(self.cursor, table, self.dialect)
+            self.binder = Binder(self.table_info.columns, cuts_uuids=self.dialect.cuts_uuids)
+            connection.rollback()
         except BaseException:
-            close(self)
+            self.close()
             raise
 
     def _set_up(self) -> None:
@@ -93,27 +96,6 @@ class Session:
             self.connection.commit()
         except pyodbc.Error as error:
             raise as_connection_lost(error) from error
-
-    def _types_to_bind(self, table: Table) -> dict[str, Column]:
-        """Read the types of the columns that an index or a plan depends on, on SQL Server.
-
-        Whatever the catalogue answers, it is no outage: the driver's own binding works, slower. A
-        type that is changed is seen by the next connection.
-        """
-        if self.dialect is not SQL_SERVER:
-            return {}
-        columns: dict[str, Column] = {}
-        reason = "The catalogue does not tell."
-        try:
-            columns = read_columns(self.cursor, table, (table.key, table.status), self.dialect)
-        except pyodbc.Error as error:
-            if is_connection_lost(error):
-                raise
-            reason = describe(error)
-        self.connection.rollback()
-        if not columns:
-            _log.warning("column_types_unknown", table=table.name, reason=reason)
-        return columns
 
     def wait_for_locks(self, seconds: float | None = None) -> None:
         """Set how long to wait for another's lock, in a dialect that can say so.
@@ -147,19 +129,12 @@ class Session:
         self._last_used = time.monotonic()
 
     def close(self) -> None:
-        """Close the cursor, then the connection; open work is rolled back.
+        """Close the cursor, then the connection, which may be closed or dead; undo open work.
 
-        A cursor that outlives its connection raises when it is collected (seen in pyodbc 5.5).
-
-        Raises:
-            pyodbc.Error: If it is closed already, or the driver fails at it.
+        On the thread that has the session, and on no other: a cursor that outlives its connection
+        raises when it is collected, and one that is collected meanwhile does too (pyodbc 5.5).
         """
         with contextlib.suppress(pyodbc.Error):
             self.cursor.close()
-        self.connection.close()
-
-
-def close(opened: pyodbc.Connection | Session) -> None:
-    """Close a connection that may be closed or dead already."""
-    with contextlib.suppress(pyodbc.Error):
-        opened.close()
+        with contextlib.suppress(pyodbc.Error):
+            self.connection.close()

@@ -8,9 +8,9 @@ import pyodbc
 from sam.callback.storage.binding import Binder
 from sam.callback.storage.dialects import Dialect
 from sam.callback.storage.errors import ErrorClass, as_connection_lost, classify, is_connection_lost
-from sam.callback.storage.gate import Gate
-from sam.callback.storage.session import Identity, Session, close
-from sam.callback.storage.statements import Statement, Statements, Table
+from sam.callback.storage.gate import AbandonedError, Gate
+from sam.callback.storage.session import Identity, Session
+from sam.callback.storage.statements import Statement, Statements
 
 HARDLY_SECONDS: Final = 0.01
 """What a lock is waited for, once one of the batch has used up the whole time-out."""
@@ -59,8 +59,10 @@ class Transaction:
         """Execute a statement, its values bound by the types of their columns.
 
         Raises:
+            AbandonedError: If the time-out came first.
             pyodbc.Error: If it failed.
         """
+        self._gate.check()
         cursor = self.cursor
         self.binder.bind(cursor, statement.columns, values)
         return cursor.execute(statement.text, *values)
@@ -157,50 +159,42 @@ Work = Callable[[Transaction], T]
 """A function that runs on a connection's thread: executes, fetches and commits there."""
 
 
-def work_on(
-    opened: pyodbc.Connection | Session,
-    table: Table,
-    lock_timeout: float,
-    work: Work[T],
-    gate: Gate,
-) -> tuple[Session, T]:
-    """Do the work, on this thread; close the connection if an error leaves it unfit for more.
+def work_on(session: Session, work: Work[T], gate: Gate) -> T:
+    """Do the work, on this thread; close the session if an error leaves it unfit for more.
 
     Args:
-        opened: The connection: fresh, or as it came from here.
-        table: As `Session` takes it.
-        lock_timeout: Likewise.
-        work: What to do. What it has not committed is rolled back, as the connection's next user
+        session: Nobody else's meanwhile.
+        work: What to do. What it has not committed is rolled back, as the session's next user
             would commit it.
         gate: Where the work stops if it is given up.
 
     Raises:
-        pyodbc.Error: If the set-up, the work or the rollback let one out.
+        pyodbc.Error: If the work or the rollback let one out.
         AbandonedError: If the work was given up.
     """
-    session = None
+    transaction = Transaction(session, gate)
     try:
-        session = opened if isinstance(opened, Session) else Session(opened, table, lock_timeout)
-        transaction = Transaction(session, gate)
         try:
             result = work(transaction)
         finally:
             transaction.end()
-        session.used()
-        if transaction.is_suspect:
-            close(session)
     except BaseException as error:
-        if session is None or not _leaves_fit(error, session.dialect):
-            close(session or opened)
-        elif session is not opened:  # the connection's next user makes a session anew
-            session.cursor.close()
+        if not _leaves_fit(error, session.dialect):
+            session.close()
         raise
-    return session, result
+    if transaction.is_suspect:
+        session.close()
+    return result
 
 
 def _leaves_fit(error: BaseException, dialect: Dialect) -> bool:
-    return (
+    """Whether a session that was rolled back after this error is as good as before.
+
+    It is not after one that is the database's: another connection may lead to a server that is not
+    read-only, or find a table that was not there.
+    """
+    return isinstance(error, AbandonedError) or (
         isinstance(error, pyodbc.Error)
-        and classify(error, dialect) is not ErrorClass.UNKNOWN
         and not is_connection_lost(error)
+        and classify(error, dialect) in {ErrorClass.ROW_FAULT, ErrorClass.ROW_LUCK}
     )
