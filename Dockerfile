@@ -9,7 +9,9 @@ WORKDIR /app
 COPY pyproject.toml uv.lock README.md LICENSE ./
 RUN uv sync --locked --no-dev --no-install-project
 COPY sam sam
-RUN uv sync --locked --no-dev --no-editable
+# No history comes in here to take the version from: --build-arg VERSION=0.1.0
+ARG VERSION=""
+RUN SETUPTOOLS_SCM_PRETEND_VERSION_FOR_SAM_CALLBACK=${VERSION} uv sync --locked --no-dev --no-editable
 COPY .docker/notice.py .docker/healthcheck.py .docker/
 # What stays behind: uv's lock, which all may write; Microsoft's driver as built for other
 # distributions; the sources of compiled modules. What is carried on is for all to read, whatever
@@ -40,7 +42,9 @@ RUN python -m compileall -q -x '/(site|dist)-packages/|/(test|idlelib|tkinter|tu
 COPY --from=build /app/.venv /app/.venv
 COPY --from=build /app/LICENSE /app/NOTICE.txt /app/.docker/healthcheck.py /app/
 ARG BASE_IMAGE
+ARG VERSION=""
 LABEL org.opencontainers.image.title="SAM Callback Service" \
+      org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.description="Receives Automation 360 deployment callbacks and writes their status into SAM's database. What it carries, and on which terms: /app/NOTICE.txt." \
       org.opencontainers.image.licenses="MIT AND LicenseRef-Microsoft-ODBC-Driver-18" \
       org.opencontainers.image.base.name="${BASE_IMAGE}"

@@ -97,9 +97,10 @@ lint: .setup-test  ## style, types, import rules, spelling, scripts, workflows
 	$(RUN) ruff format --check
 	$(RUN) ruff check
 	$(RUN) --group browser mypy
+	$(RUN) mypy --platform win32 --no-warn-unreachable sam
 	$(RUN) lint-imports
 	$(RUN) codespell
-	$(RUN) shellcheck .ci/repeat .ci/run .ci/system-packages .ci/uv .docker/smoke .docker/up
+	$(RUN) shellcheck .ci/* .docker/smoke .docker/up
 	$(RUN) yamllint --strict .
 	$(RUN) check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(RUN) check-jsonschema --builtin-schema vendor.compose-spec compose.yaml
@@ -111,6 +112,12 @@ SBOM ?= sbom.cdx.json
 sbom: .setup-run  ## write what the service consists of, with hashes, as CycloneDX
 	$(UV) export --locked --quiet --no-dev --format cyclonedx1.5 \
 	    --preview-features sbom-export --output-file $(SBOM) >/dev/null
+
+.PHONY: release
+CHECKS ?= lint test test-container
+release: .setup-run  ## check, and build the release that HEAD is tagged as, into dist/; nothing is published
+	@set -e; for check in $(CHECKS); do $(MAKE) --no-print-directory $$check; done
+	@.ci/release
 
 .PHONY: licences
 licences: .setup-test  ## list the licences of what the service needs; fail on one that is not allowed
