@@ -11,7 +11,7 @@ RUN uv sync --locked --no-dev --no-install-project
 COPY sam sam
 # No history comes in here to take the version from: --build-arg VERSION=0.1.0
 ARG VERSION=""
-RUN SETUPTOOLS_SCM_PRETEND_VERSION_FOR_SAM_CALLBACK=${VERSION} uv sync --locked --no-dev --no-editable
+RUN SETUPTOOLS_SCM_PRETEND_VERSION=${VERSION} uv sync --locked --no-dev --no-editable
 COPY .docker/notice.py .docker/healthcheck.py .docker/
 # What stays behind: uv's lock, which all may write; Microsoft's driver as built for other
 # distributions; the sources of compiled modules. What is carried on is for all to read, whatever
