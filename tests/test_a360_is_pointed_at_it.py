@@ -2,148 +2,65 @@
 
 import json
 import os
-import shutil
 import ssl
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
 import httpx
 import pytest
-import trustme
 
 from tests.support import markdown
 from tests.support.callbacks import body
-from tests.support.conditions import eventually
-from tests.support.databases import SqliteDatabase, free_port
+from tests.support.databases import SqliteDatabase
+from tests.support.proxies import INSTANCES, Proxy, in_front
 from tests.support.service import KEY, Service, clean_environment
 
 pytestmark = [pytest.mark.posix, pytest.mark.server]
 
 PAGE: Final = markdown.ROOT.joinpath("docs/how-to/point-a360-at-it.md").read_text(encoding="utf-8")
 BLOCKS: Final = dict(markdown.blocks(PAGE))
-PROXIES: Final = markdown.ROOT / "docs/proxy"
-CERTIFICATES: Final = "/etc/ssl/callback.example.com"
+BEFORE: Final = {
+    "haproxy": "    http-request deny ",
+    "nginx": "        location = /callback {",
+}
+"""The lines of the documented configurations that the page's lines are to stand before."""
+
 PUBLIC_URL: Final = "https://callback.example.com"
-WHERE_DEBIAN_AND_BREW_HAVE_THEM: Final = (
-    f"{markdown.ROOT}/.tools/bin:/usr/sbin:/usr/local/bin:/opt/homebrew/bin:/usr/bin"
-)
-AUTHORITY: Final = trustme.CA()
 
-StartProxy = Callable[[Service], str]
+StartProxy = Callable[[Service], Proxy]
 
 
-def replaced(text: str, changes: dict[str, str]) -> str:
-    for documented, here in changes.items():
-        assert documented in text
-        text = text.replace(documented, here)
-    return text
+@pytest.fixture(params=INSTANCES)
+def start_proxy(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[StartProxy]:
+    """Starts a proxy as it is documented, with the page's lines, in front of a service."""
+    kind = request.param
+    with ExitStack() as started:
+
+        def start(service: Service) -> Proxy:
+            lines = BLOCKS[kind].replace("127.0.0.1:8000", f"127.0.0.1:{service.port}")
+            changes = {BEFORE[kind]: lines + BEFORE[kind]}
+            instances = [service.port] * INSTANCES[kind]
+            return started.enter_context(in_front(kind, tmp_path / kind, instances, changes))
+
+        yield start
 
 
-@pytest.fixture
-def certificates(tmp_path: Path) -> Path:
-    issued = AUTHORITY.issue_cert("127.0.0.1")
-    issued.private_key_and_cert_chain_pem.write_to_path(tmp_path / "haproxy.pem")
-    issued.private_key_pem.write_to_path(tmp_path / "privkey.pem")
-    for pem in issued.cert_chain_pems:
-        pem.write_to_path(tmp_path / "fullchain.pem", append=True)
-    AUTHORITY.cert_pem.write_to_path(tmp_path / "authority.pem")
-    return tmp_path
-
-
-def haproxy(directory: Path, port: int, service: Service) -> list[str]:
-    deny = "    http-request deny "
-    configuration = replaced(
-        (PROXIES / "haproxy.cfg").read_text(encoding="utf-8"),
-        {
-            "bind :443 ": f"bind 127.0.0.1:{port} ",
-            CERTIFICATES: str(directory),
-            "10.0.0.11:8000": f"127.0.0.1:{service.port}",
-            "10.0.0.12:8000": f"127.0.0.1:{service.port}",
-            deny: BLOCKS["haproxy"] + deny,
-        },
-    )
-    (directory / "haproxy.cfg").write_text(configuration, encoding="utf-8")
-    return ["haproxy", "-db", "-dW", "-f", str(directory / "haproxy.cfg")]
-
-
-def nginx(directory: Path, port: int, service: Service) -> list[str]:
-    beside = "    location = /callback {"
-    site = replaced(
-        replaced(
-            (PROXIES / "nginx.conf").read_text(encoding="utf-8"),
-            {beside: BLOCKS["nginx"] + beside, "listen 443 ": f"listen 127.0.0.1:{port} "},
-        ),
-        {CERTIFICATES: str(directory), "127.0.0.1:8000": f"127.0.0.1:{service.port}"},
-    )
-    temporary = "".join(
-        f"{kind}_temp_path {directory}/{kind};"
-        for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    )
-    (directory / "nginx.conf").write_text(
-        f"pid {directory}/nginx.pid; error_log stderr; events {{}}\n"
-        f"http {{ access_log off; {temporary}\n{site}\n}}",
-        encoding="utf-8",
-    )
-    return ["nginx", "-c", str(directory / "nginx.conf"), "-g", "daemon off;"]
-
-
-@pytest.fixture(params=[haproxy, nginx], ids=["haproxy", "nginx"])
-def start_proxy(request: pytest.FixtureRequest, certificates: Path) -> Iterator[StartProxy]:
-    """Starts a proxy as it is documented, in front of a service; returns its URL."""
-    started: list[subprocess.Popen[bytes]] = []
-
-    def start(service: Service) -> str:
-        port = free_port()
-        name, *arguments = request.param(certificates, port, service)
-        program = shutil.which(name, path=WHERE_DEBIAN_AND_BREW_HAVE_THEM)
-        assert program, f"This test needs {name}: `make setup`."
-        started.append(
-            subprocess.Popen(
-                [program, *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-            )
-        )
-        url = f"https://127.0.0.1:{port}"
-        eventually(lambda: is_served(url))
-        return url
-
-    yield start
-    for process in started:
-        process.terminate()
-        process.wait(60)
-
-
-def trusting() -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    AUTHORITY.configure_trust(context)
-    return context
-
-
-def is_served(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/health", verify=trusting()).status_code == 200
-    except httpx.TransportError:
-        return False
-
-
-def call(url: str, headers: dict[str, str]) -> httpx.Response:
-    return httpx.post(
-        url, content=body("d-1", "RUN_FAILED"), headers=headers, verify=trusting(), timeout=60
-    )
+def call(proxy: Proxy, path: str, headers: dict[str, str]) -> httpx.Response:
+    with proxy.client() as client:
+        return client.post(path, content=body("d-1", "RUN_FAILED"), headers=headers)
 
 
 def test_a_callback_by_the_deploy_requests_callback_info_is_written(
     service: Service, start_proxy: StartProxy, sqlite_database: SqliteDatabase
 ) -> None:
     info = json.loads(BLOCKS["json"])["callbackInfo"]
-    key = replaced(info["headers"]["X-API-KEY"], {"<the value of CALLBACK_API_KEY>": KEY})
-    url = replaced(info["url"], {PUBLIC_URL: start_proxy(service)})
-    answer = call(url, {**info["headers"], "X-API-KEY": key})
+    assert info["headers"].pop("X-API-KEY") == "<the value of CALLBACK_API_KEY>"
+    path = info["url"].removeprefix(PUBLIC_URL)
+    answer = call(start_proxy(service), path, {**info["headers"], "X-API-KEY": KEY})
     assert answer.json()["outcome"] == "updated"
     assert sqlite_database.statuses() == {"d-1": "RUN_FAILED"}
 
@@ -156,23 +73,29 @@ def test_a_proxy_translates_another_header_and_another_path(
     sqlite_database: SqliteDatabase,
 ) -> None:
     service = start_service(
-        SQL_SAM_CONNECTION_STRING=sqlite_database.connection_string, CALLBACK_API_KEY=key
+        SQL_SAM_CONNECTION_STRING=sqlite_database.connection_string,
+        CALLBACK_API_KEY=key,
+        CALLBACK_FORWARDED_ALLOW_IPS="127.0.0.1",
     )
-    url = f"{start_proxy(service)}/api/callback"
-    answer = call(url, {"X-Authorization": key, "Authorization": "Bearer of.a.gateway"})
+    proxy = start_proxy(service)
+    sent = {"X-Authorization": key, "Authorization": "Bearer a.b", "X-Forwarded-For": "203.0.113.9"}
+    answer = call(proxy, "/api/callback", sent)
     assert answer.json()["outcome"] == "updated"
     assert sqlite_database.statuses() == {"d-1": "RUN_FAILED"}
+    assert service.wait_for_event("callback")["client"] == "127.0.0.1"
     for headers in ({}, {"X-Authorization": f"{key}x"}, {"X-Authorization": ""}):
-        assert call(url, headers).status_code == 401
+        assert call(proxy, "/api/callback", headers).status_code == 401
 
 
 def test_what_is_typed_to_see_that_it_works(
-    service: Service, start_proxy: StartProxy, certificates: Path
+    service: Service, start_proxy: StartProxy, tmp_path: Path
 ) -> None:
-    commands = BLOCKS["sh"].replace(PUBLIC_URL, start_proxy(service))
+    proxy = start_proxy(service)
+    trusted = map(ssl.DER_cert_to_PEM_cert, proxy.tls.get_ca_certs(binary_form=True))
+    (tmp_path / "authority.pem").write_text("".join(trusted))
     said = subprocess.run(
-        ["sh", "-ec", commands],  # noqa: S607 - as a reader's
-        cwd=certificates,
+        ["sh", "-ec", BLOCKS["sh"].replace(PUBLIC_URL, proxy.url)],  # noqa: S607 - as a reader's
+        cwd=tmp_path,
         env=clean_environment(
             CALLBACK_API_KEY=KEY, PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         ),
