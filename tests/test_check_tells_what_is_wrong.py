@@ -132,6 +132,34 @@ def test_a_name_with_an_underscore_is_not_taken_for_another(
     assert checked.text("column deploymentId").startswith("varchar(99)")
 
 
+@pytest.mark.parametrize(
+    ("status", "payload", "not_ok", "says"),
+    [
+        (10, "TEXT", {"column status": "wrong"}, "RUN_COMPLETED, RUN_ABORTED"),
+        (20, "TEXT", {"column status": "warning"}, "every status that is known"),
+        (64, "VARCHAR(500)", {"column payload": "warning"}, "the status is written alone"),
+        (64, "VARCHAR", {}, ""),
+        (80, "TEXT", {}, ""),
+    ],
+)
+def test_columns_that_do_not_hold_every_callback(
+    status: int,
+    payload: str,
+    not_ok: dict[str, str],
+    says: str,
+    check: Check,
+    database: Database,
+) -> None:
+    database.execute(
+        f'CREATE TABLE narrow ("deploymentId" VARCHAR(64) UNIQUE, status VARCHAR({status}),'
+        f" payload {payload})"
+    )
+    checked = check(database, SQL_SAM_TABLE="narrow", SQL_SAM_PAYLOAD_COLUMN="payload")
+    assert checked.not_ok == not_ok | ({"permission": "not_checked"} if status < 13 else {})
+    for subject in not_ok:
+        assert says in checked.text(subject)
+
+
 def test_times_in_the_future_are_another_writers(check: Check, database: Database) -> None:
     database.execute("UPDATE robots SET finished = '2126-01-01 00:00:00'")
     checked = check(database, SQL_SAM_FINISHED_COLUMN="finished")

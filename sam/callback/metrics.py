@@ -98,6 +98,7 @@ class Metrics:
         connections_max: How many may be.
         replayed: Counts tries to apply an entry of the spool.
         task_failures: Counts exceptions of background tasks.
+        payloads_refused: Counts payloads that their column refused; their statuses were written.
         spool_write: Times writes of a batch to the spool, fsync included, in seconds.
     """
 
@@ -159,6 +160,11 @@ class Metrics:
             registry=registry,
         )
         self._cut = {reason: cut.labels(reason.value) for reason in CutReason}
+        self.payloads_refused = Counter(
+            f"{PREFIX}payloads_refused",
+            "Payloads that their column refused; the status was written without them.",
+            registry=registry,
+        )
         self.spool_write = Histogram(
             f"{PREFIX}spool_write_duration_seconds",
             "Writing a batch of callbacks to the spool, fsync included.",

@@ -3,6 +3,20 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from typing import Final
+
+KNOWN_STATUSES: Final = (
+    "COMPLETED",
+    "RUN_COMPLETED",
+    "RUN_FAILED",
+    "RUN_ABORTED",
+    "RUN_TIMED_OUT",
+    "DEPLOY_FAILED",
+    "UNKNOWN",
+)
+"""Those that A360 has been seen to send; new ones appear without notice."""
+
+MAX_STATUS_LENGTH: Final = 64
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

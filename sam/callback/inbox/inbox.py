@@ -90,7 +90,7 @@ class Inbox:
         metrics = metrics or Metrics()
         self.health = Health()
         self._connector = DatabaseConnector(settings, self.health.failed, supervisor)
-        self._repository = RobotRepository(self._connector, settings)
+        self._repository = RobotRepository(self._connector, settings, metrics)
         sequence = Sequence()
         self.spool = Spool(
             settings.callback_spool_path, settings.callback_spool_max_bytes, sequence

@@ -16,7 +16,7 @@ from sam.callback.storage.errors import (
     native_numbers_of,
     sqlstate_of,
 )
-from sam.callback.storage.statements import Table
+from sam.callback.storage.statements import Statement, Table
 from sam.callback.storage.transaction import Transaction
 from sam.callback.storage.verdicts import Applied, Verdict
 
@@ -25,6 +25,9 @@ MAX_TOGETHER: Final = 64
 
 MAX_SUSPECTED: Final = 2
 """So many rows of a batch may meet what looks like an outage, and still be to blame themselves."""
+
+_UPDATED: Final = Applied(Verdict.UPDATED)
+_UPDATED_ALONE: Final = Applied(Verdict.UPDATED, is_payload_refused=True)
 
 CAME_BETWEEN: Final = "Its row came just after the UPDATE, or something keeps the UPDATE from it."
 
@@ -43,11 +46,16 @@ class BatchUpdate:
         self._table = table
         self._transaction = transaction
         self._results = results
+        self._with_payload = table.payload is not None
+        self._payload_refused: list[Callback] = []
+        self._updated = _UPDATED
         self._suspected = 0
         self._has_met_lock = False
 
     def apply(self, callbacks: Sequence[Callback]) -> None:
         """Write the status of each, with one COMMIT for all where all succeed.
+
+        A payload that its column refuses does not cost the status: that is written alone.
 
         Args:
             callbacks: No two of the same deployment.
@@ -55,10 +63,15 @@ class BatchUpdate:
         Raises:
             pyodbc.Error: If the database cannot take callbacks now.
         """
-        acceptable = self._acceptable(callbacks)
-        is_worth_it = len(acceptable) > 1 and self._transaction.takes_several
-        if not (is_worth_it and self._apply_at_once(acceptable)):
-            self._apply_singly(acceptable)
+        self._apply(self._acceptable(callbacks))
+        if self._payload_refused:
+            self._with_payload, self._updated = False, _UPDATED_ALONE
+            self._apply(self._payload_refused)
+
+    def _apply(self, callbacks: Sequence[Callback]) -> None:
+        is_worth_it = len(callbacks) > 1 and self._transaction.takes_several
+        if not (is_worth_it and self._apply_at_once(callbacks)):
+            self._apply_singly(callbacks)
 
     def _apply_at_once(self, callbacks: Sequence[Callback]) -> bool:
         """Apply all in a few round trips, instead of one each; say whether that went well.
@@ -71,7 +84,8 @@ class BatchUpdate:
         try:
             for together in _split(callbacks):
                 values = [value for callback in together for value in self._values(callback)]
-                counts = transaction.counts(transaction.statements.updates(len(together)), *values)
+                statement = transaction.statements.repeated(self._statement, len(together))
+                counts = transaction.counts(statement, *values)
                 if len(counts) != len(together):  # those of triggers are among them, or none is
                     transaction.take_them_singly()
                     return False
@@ -119,17 +133,23 @@ class BatchUpdate:
                     for callback in remaining:
                         self._apply_singly([callback])
                     return
-                refused = error_class is ErrorClass.ROW_FAULT
-                verdict = Verdict.REFUSED if refused else Verdict.FAILED
                 self._transaction.is_suspect |= error_class is ErrorClass.UNKNOWN
                 self._has_met_lock |= error_class is ErrorClass.ROW_LUCK
-                self._results[failing.number] = Applied(verdict, self._describe(error))
+                self._set_aside(failing, error, error_class)
                 place = remaining.index(failing)
                 self._apply_singly(remaining[:place])
                 remaining = remaining[place + 1 :]
             else:
                 self._results.update(done)
                 return
+
+    def _set_aside(self, callback: Callback, error: pyodbc.Error, error_class: ErrorClass) -> None:
+        refused = error_class is ErrorClass.ROW_FAULT
+        if refused and self._with_payload:  # it may be to blame
+            self._payload_refused.append(callback)
+        else:
+            verdict = Verdict.REFUSED if refused else Verdict.FAILED
+            self._results[callback.number] = Applied(verdict, self._describe(error))
 
     def _acceptable(self, callbacks: Sequence[Callback]) -> list[Callback]:
         """Refuse the callbacks whose deployment no row can have; return the others."""
@@ -166,13 +186,17 @@ class BatchUpdate:
         return True
 
     def _update(self, callback: Callback) -> Applied:
-        transaction = self._transaction
-        count = transaction.count(transaction.statements.update, *self._values(callback))
+        count = self._transaction.count(self._statement, *self._values(callback))
         return self._verdict(callback, count)
+
+    @property
+    def _statement(self) -> Statement:
+        statements = self._transaction.statements
+        return statements.update if self._with_payload else statements.update_without_payload
 
     def _verdict(self, callback: Callback, count: int) -> Applied:
         if count > 0:
-            return Applied(Verdict.UPDATED)
+            return self._updated
         transaction = self._transaction
         has_finished = self._table.finished is not None
         if count == 0 and not has_finished and not transaction.dialect.may_count_none:
@@ -185,14 +209,14 @@ class BatchUpdate:
         if not found:
             return Applied(Verdict.UNMATCHED)
         if any(row[0] == callback.status for row in found):
-            return Applied(Verdict.UPDATED)
+            return self._updated
         if has_finished and all(int(row[1]) for row in found):
             return Applied(Verdict.SUPERSEDED)
         return Applied(Verdict.FAILED, CAME_BETWEEN)
 
     def _values(self, callback: Callback) -> list[object]:
         values: list[object] = [callback.status]
-        if self._table.payload is not None:
+        if self._with_payload:
             # It may hold bytes that are no text: they do not matter.
             values.append((callback.payload or b"").decode("utf-8", "replace"))
         if self._table.finished is None:

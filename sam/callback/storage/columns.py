@@ -6,7 +6,7 @@ from typing import Final
 
 import pyodbc
 
-from sam.callback.storage.dialects import SQL_SERVER, Dialect
+from sam.callback.storage.dialects import POSTGRESQL, SQL_SERVER, Dialect
 from sam.callback.storage.statements import Table, select_none
 
 # It resolves synonyms, views, default schemas and types of one's own as a statement would, and
@@ -16,6 +16,11 @@ _DESCRIBE: Final = (
     "FROM sys.dm_exec_describe_first_result_set(?, NULL, 0) "
     "WHERE system_type_name IS NOT NULL ORDER BY column_ordinal"
 )
+_FORMAT_TYPES: Final = (
+    "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute "
+    "WHERE attrelid = CAST(? AS regclass) AND attnum > 0"
+)
+_SHORT_NAMES: Final = {"character varying": "varchar", "character": "char"}
 _WIDE_TYPES: Final = {"nchar", "nvarchar"}
 _BYTES_PER_WIDE: Final = 2
 
@@ -59,6 +64,8 @@ def read_columns(
     """
     if dialect is SQL_SERVER:
         return _describe(cursor, table, tuple(names), dialect)
+    if dialect is POSTGRESQL:
+        return _format_types(cursor, table, names, dialect)
     return _look_up(cursor, table, names)
 
 
@@ -83,6 +90,20 @@ def _column(type_name: str, max_length: int, collation: str) -> Column:
         return Column(name, None, collation)
     characters = max_length // _BYTES_PER_WIDE if name in _WIDE_TYPES else max_length
     return Column(name, characters, collation)
+
+
+def _format_types(
+    cursor: pyodbc.Cursor, table: Table, names: Sequence[str], dialect: Dialect
+) -> dict[str, Column]:
+    """Ask for the types as SQL writes them: psqlODBC tells 255 of a varchar without a bound."""
+    found = dict(cursor.execute(_FORMAT_TYPES, dialect.quote(table.name)).fetchall())
+    return {name: _named_column(found[name]) for name in names if name in found}
+
+
+def _named_column(text: str) -> Column:
+    name, _, size = text.rstrip(")").partition("(")
+    name = _SHORT_NAMES.get(name, name)
+    return Column(name, int(size) if size.isdigit() and "char" in name else None)
 
 
 def _look_up(cursor: pyodbc.Cursor, table: Table, names: Sequence[str]) -> dict[str, Column]:

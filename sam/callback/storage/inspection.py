@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -10,6 +11,7 @@ from typing import Final
 import pyodbc
 
 from sam.callback.finding import Finding, Level
+from sam.callback.model import KNOWN_STATUSES, MAX_STATUS_LENGTH
 from sam.callback.settings import Settings
 from sam.callback.storage.columns import Column, read_columns
 from sam.callback.storage.connector import DatabaseConnector
@@ -38,6 +40,7 @@ CLOCK_TOLERANCE: Final = timedelta(minutes=1)
 
 _TIMES: Final = "times of reception"
 _ID_LENGTH: Final = 36
+_LONGEST_STATUS: Final = max(map(len, KNOWN_STATUSES))
 _FIRST: Final = 1
 _ROUNDING = {"datetime", "smalldatetime"}
 _DIGITS: Final = 6
@@ -190,13 +193,32 @@ class _Inspector:
         if column is None:
             level = Level.WARNING if transaction.dialect is SQL_SERVER else Level.OK
             return Finding(subject, level, "The catalogue does not tell its type.")
-        if name == self._table.key and column.size is not None and column.size < _ID_LENGTH:
-            detail = f"{column} is too short for A360's ids, of {_ID_LENGTH} characters."
-            return Finding(subject, Level.WRONG, detail, "Make it longer.")
+        level, detail, action = self._fitness(name, column)
+        return Finding(subject, level, f"{column} {detail}".rstrip(), action)
+
+    def _fitness(self, name: str, column: Column) -> tuple[Level, str, str]:
+        """Say whether a column holds what is for it, and what to do where it may not."""
+        size = math.inf if column.size is None else column.size
+        if name == self._table.key and size < _ID_LENGTH:
+            detail = f"is too short for A360's ids, of {_ID_LENGTH} characters."
+            return Level.WRONG, detail, "Make it longer."
+        if name == self._table.status and size < _LONGEST_STATUS:
+            too_long = ", ".join(each for each in KNOWN_STATUSES if len(each) > size)
+            detail = f"is too short for {too_long}: such a callback becomes a dead letter."
+            return Level.WRONG, detail, f"Make it {MAX_STATUS_LENGTH} characters long."
+        if name == self._table.status and size < MAX_STATUS_LENGTH:
+            detail = (
+                "holds every status that is known. A new one may have up to "
+                f"{MAX_STATUS_LENGTH} characters; what is too long becomes a dead letter."
+            )
+            return Level.WARNING, detail, f"Make it {MAX_STATUS_LENGTH} characters long."
+        if name == self._table.payload and size < math.inf:
+            detail = "holds no longer callbacks: of those the status is written alone."
+            return Level.WARNING, detail, "Make it nvarchar(max), or text."
         if name == self._table.finished and _rounds(column):
-            detail = f"{column} rounds the time, and so may prefer the wrong one of two callbacks."
-            return Finding(subject, Level.WARNING, detail, "Make it datetime2.")
-        return Finding(subject, Level.OK, str(column))
+            detail = "rounds the time, and so may prefer the wrong one of two callbacks."
+            return Level.WARNING, detail, "Make it datetime2."
+        return Level.OK, "", ""
 
     def _index(self, transaction: Transaction) -> Finding:
         *owner, name = self._table.name.split(".")

@@ -64,6 +64,7 @@ class Statements:
     Attributes:
         update: Assigns the status, and the other columns that are set, by the key. Where there is a
             time of reception, a later one is not overwritten.
+        update_without_payload: The same, but for the payload.
         probe: Needs all that `update` needs, and meets no row.
         read: Selects the status by the key and, where there is a time of reception, whether it is
             later than one that is given.
@@ -72,14 +73,9 @@ class Statements:
     def __init__(self, table: Table, dialect: Dialect) -> None:
         quote = dialect.quote
         name, key = quote(table.name), quote(table.key)
-        assignments = ", ".join(f"{quote(column)} = ?" for column in table.assigned)
-        text = f"UPDATE {name} SET {assignments} WHERE {key} = ?"  # noqa: S608 - checked, quoted
-        columns = (*table.assigned, table.key)
-        if table.finished is not None:
-            finished = quote(table.finished)
-            text += f" AND ({finished} IS NULL OR {finished} <= ?)"
-            columns += (table.finished,)
-        self.update = Statement(text, columns)
+        self.update = _update(table, table.assigned, dialect)
+        others = tuple(column for column in table.assigned if column != table.payload)
+        self.update_without_payload = _update(table, others, dialect)
         unchanged = ", ".join(f"{quote(column)} = {quote(column)}" for column in table.assigned)
         self.probe = Statement(
             f"UPDATE {name} SET {unchanged} WHERE {key} IS NULL AND 1 = 0"  # noqa: S608 - checked, quoted
@@ -93,16 +89,30 @@ class Statements:
             f"SELECT {wanted} FROM {name} WHERE {key} = ?",  # noqa: S608 - checked, quoted
             wanted_columns,
         )
-        self._repeated: dict[int, Statement] = {1: self.update}
+        self._repeated: dict[tuple[str, int], Statement] = {}
 
-    def updates(self, number: int) -> Statement:
-        """Return `update`, repeated."""
-        statement = self._repeated.get(number)
-        if statement is None:
-            text = "; ".join([self.update.text] * number)
-            statement = Statement(text, self.update.columns * number)
-            self._repeated[number] = statement
-        return statement
+    def repeated(self, statement: Statement, number: int) -> Statement:
+        """Return a statement so many times in one."""
+        if number == 1:
+            return statement
+        several = self._repeated.get((statement.text, number))
+        if several is None:
+            text = "; ".join([statement.text] * number)
+            several = Statement(text, statement.columns * number)
+            self._repeated[statement.text, number] = several
+        return several
+
+
+def _update(table: Table, assigned: tuple[str, ...], dialect: Dialect) -> Statement:
+    quote = dialect.quote
+    assignments = ", ".join(f"{quote(column)} = ?" for column in assigned)
+    text = f"UPDATE {quote(table.name)} SET {assignments} WHERE {quote(table.key)} = ?"  # noqa: S608 - checked, quoted
+    columns = (*assigned, table.key)
+    if table.finished is not None:
+        finished = quote(table.finished)
+        text += f" AND ({finished} IS NULL OR {finished} <= ?)"
+        columns += (table.finished,)
+    return Statement(text, columns)
 
 
 def select_none(table: str, columns: tuple[str, ...], dialect: Dialect) -> str:

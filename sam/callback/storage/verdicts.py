@@ -33,10 +33,17 @@ _COMMITTED = {Verdict.UPDATED, Verdict.SUPERSEDED, Verdict.UNMATCHED}
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """The result for one callback, with the database's own words where it failed."""
+    """The result for one callback.
+
+    Attributes:
+        verdict: What became of it.
+        reason: The database's own words where it failed.
+        is_payload_refused: Whether the status was written without the payload.
+    """
 
     verdict: Verdict
     reason: str = ""
+    is_payload_refused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
