@@ -2,10 +2,13 @@
 
 import json
 import socket
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import httpx
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -14,7 +17,17 @@ from sam.callback.service.schemas import CallbackPayload
 from tests.support.callbacks import body
 from tests.support.conditions import LIMIT_SECONDS
 from tests.support.databases import SqliteDatabase
+from tests.support.raw import KEY_HEADER, Wire, request
 from tests.support.service import KEY, Service
+
+
+def kept(service: Service) -> list[tuple[str, bytes]]:
+    """Why each invalid body was kept, and what of it."""
+    with closing(sqlite3.connect(service.directory / "var/callback-spool.db")) as connection:
+        return connection.execute(
+            "SELECT reason, payload FROM entries WHERE kind = 'invalid'"
+        ).fetchall()
+
 
 NOT_UNDERSTOOD = [
     b"",
@@ -93,6 +106,81 @@ def test_a_body_over_the_limit_is_413(
 
     assert service.post(at_the_limit).status_code == 200
     assert in_chunks(at_the_limit).status_code == 200
+
+
+NAMED = b'{"status": "RUN_FAILED", "deploymentId": "d-1", "botOutput": "'
+LARGE = NAMED + b"x" * 100_000 + b'"}'
+
+
+@pytest.mark.parametrize("framing", [b"", b"Expect: 100-continue\r\n", b"chunked"])
+def test_a_413_says_whose_it_is_and_keeps_how_it_begins(
+    framing: bytes, start_service: Callable[..., Service], sqlite_database: SqliteDatabase
+) -> None:
+    service = start_service(
+        SQL_SAM_CONNECTION_STRING=sqlite_database.connection_string,
+        CALLBACK_MAX_BODY_BYTES="80 KB",
+    )
+    with Wire(service) as wire:
+        if framing == b"chunked":
+            headers = KEY_HEADER + b"Transfer-Encoding: chunked\r\n"
+            wire.send(b"POST /callback HTTP/1.1\r\nHost: x\r\n%b\r\n" % headers)
+            wire.send(b"%x\r\n%b\r\n0\r\n\r\n" % (len(LARGE), LARGE))
+        else:
+            wire.send(request(length=len(LARGE), headers=KEY_HEADER + framing))
+            if framing:
+                assert wire.status() == 100
+            wire.send(LARGE)
+        assert wire.status() == 413
+    line = service.wait_for_event("refused")
+    assert (line["deployment_id"], line["status"]) == ("d-1", "RUN_FAILED")
+    assert kept(service) == [
+        ("The body is larger than 80000 bytes. This is how it begins.", LARGE[: 2**16])
+    ]
+    assert sqlite_database.statuses() == {"d-1": "RUNNING"}
+
+
+def test_a_413_says_no_more_than_can_be_read(
+    start_service: Callable[..., Service], sqlite_database: SqliteDatabase
+) -> None:
+    service = start_service(
+        SQL_SAM_CONNECTION_STRING=sqlite_database.connection_string, CALLBACK_MAX_BODY_BYTES="2000"
+    )
+    for content, said in [
+        (b"x" * 3000, {}),
+        (
+            b'{"status": "A\\nB", "deploymentId": "d-1", "a": "' + b"x" * 2000,
+            {"deployment_id": "d-1"},
+        ),
+    ]:
+        response = service.post(content)
+        assert response.status_code == 413
+        request_id = response.headers["X-Request-ID"]
+        line = service.wait_for_line(
+            lambda line, request_id=request_id: line.get("request_id") == request_id
+        )
+        assert {name: line[name] for name in ("deployment_id", "status") if name in line} == said
+
+
+def test_it_is_a_413_though_the_body_does_not_come(
+    start_service: Callable[..., Service], sqlite_database: SqliteDatabase
+) -> None:
+    service = start_service(
+        SQL_SAM_CONNECTION_STRING=sqlite_database.connection_string,
+        CALLBACK_MAX_BODY_BYTES="2000",
+        CALLBACK_BODY_TIMEOUT="0.5",
+    )
+    with Wire(service) as wire:
+        wire.send(request(length=3000))
+        assert wire.status() == 413
+        assert wire.rest() == b""
+    assert kept(service) == []
+
+
+def test_a_422_says_whose_it_is_where_that_can_be_read(service: Service) -> None:
+    assert service.post(b'{"deploymentId": " d-1 ", "status": "", "x": 1').status_code == 422
+    line = service.wait_for_event("refused")
+    assert line["deployment_id"] == "d-1"
+    assert "status" not in line
 
 
 def test_a_body_that_comes_too_slowly_is_408(

@@ -20,6 +20,7 @@ def service(start_service: Callable[..., Service], sqlite_database: SqliteDataba
         SQL_SAM_CONNECTION_STRING=sqlite_database.connection_string,
         CALLBACK_MAX_HEADER_BYTES="4 KiB",
         CALLBACK_MAX_HEADERS="20",
+        CALLBACK_MAX_BODY_BYTES="1 MiB",
     )
 
 

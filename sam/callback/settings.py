@@ -134,7 +134,12 @@ class Settings(SpoolSettings):
         86400, ge=1, description="how long a callback waits for its row, such as '24 h'"
     )
     callback_max_body_bytes: ByteSize = Field(
-        ByteSize(2**20), ge=1024, le=2**28, description="the largest body, 1 KiB to 256 MiB"
+        ByteSize(2**24), ge=1024, le=2**28, description="the largest body, 1 KiB to 256 MiB"
+    )
+    callback_max_bodies_bytes: ByteSize = Field(
+        ByteSize(2**26),
+        description="what all bodies in flight may take together, beyond 64 KiB of each: "
+        "at least CALLBACK_MAX_BODY_BYTES",
     )
     callback_body_timeout: Seconds = Field(
         10, ge=0.1, le=600, description="how long a body may take to arrive, 0.1 s to 600 s"
@@ -224,6 +229,13 @@ class Settings(SpoolSettings):
         # A connection string that failed its own check is absent here: one complaint is enough.
         if value is None and info.data.get("sql_sam_connection_string", "") is None:
             raise PydanticCustomError(_MISSING, "it is missing")
+        return value
+
+    @field_validator("callback_max_bodies_bytes")
+    @classmethod
+    def _room_for_one_body(cls, value: ByteSize, info: ValidationInfo) -> ByteSize:
+        if value < info.data.get("callback_max_body_bytes", 0):
+            raise ValueError("it is less than CALLBACK_MAX_BODY_BYTES")
         return value
 
     @field_validator("callback_ssl_certfile")

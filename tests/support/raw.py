@@ -53,6 +53,16 @@ class Wire:
         """
         self._socket.sendall(data)
 
+    def send_what_fits(self, data: bytes) -> int:
+        """Send as much as can be sent without waiting; return how much."""
+        self._socket.settimeout(0)
+        try:
+            return self._socket.send(data)
+        except BlockingIOError:
+            return 0
+        finally:
+            self._socket.settimeout(LIMIT_SECONDS)
+
     def send_until_cut_off(self, data: bytes, times: int) -> bool:
         """Send it again and again; say whether the service closed the connection meanwhile."""
         try:

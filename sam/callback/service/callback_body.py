@@ -7,11 +7,13 @@ the same model.
 
 import asyncio
 import codecs
+import contextlib
 import functools
 import json
+from collections.abc import Callable
 from email.message import Message
 from encodings import aliases, normalize_encoding
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 from pydantic import ValidationError
 from pydantic_core import InitErrorDetails
@@ -38,6 +40,8 @@ _CHARSETS = frozenset(
     | {f"iso8859_{number}" for number in range(2, 17) if number != 12}  # noqa: PLR2004 - there is none
 )
 _FIELDS = MemberReader(CallbackPayload.model_fields)
+
+T = TypeVar("T")
 
 
 class Decoded(NamedTuple):
@@ -94,6 +98,24 @@ def decode(body: bytes, charset: str = UTF_8) -> Decoded:
     return Decoded(CallbackPayload.model_validate(fields), utf_8)
 
 
+def readable_fields(body: bytes, charset: str = UTF_8) -> dict[str, str]:
+    """Return the valid ones of the fields that matter, though the body is not valid, or breaks off.
+
+    Args:
+        body: As it came.
+        charset: As for `decode`.
+    """
+    fields: dict[str, str | None] = {}
+    with contextlib.suppress(NotJsonError):
+        fields.update(_FIELDS.read(_in_utf_8(body, charset)))
+    wrong = set()
+    try:
+        CallbackPayload.model_validate(fields)
+    except ValidationError as error:
+        wrong = {mistake["loc"][0] for mistake in error.errors(include_url=False)}
+    return {name: text.strip() for name, text in fields.items() if text and name not in wrong}
+
+
 class BodyDecoder:
     """Decodes bodies that are not common; large ones one by one, on a thread."""
 
@@ -106,9 +128,16 @@ class BodyDecoder:
         Raises:
             ValidationError: If it is no JSON object, or its fields are not valid.
         """
+        return await self._run(decode, body, charset)
+
+    async def readable_fields(self, body: bytes, charset: str) -> dict[str, str]:
+        """Return what can be read of a body that is not valid; as `readable_fields`."""
+        return await self._run(readable_fields, body, charset)
+
+    async def _run(self, read: Callable[[bytes, str], T], body: bytes, charset: str) -> T:
         if len(body) <= AT_ONCE_BYTES:
-            return decode(body, charset)
-        return await asyncio.wrap_future(self._thread.submit(decode, body, charset))
+            return read(body, charset)
+        return await asyncio.wrap_future(self._thread.submit(read, body, charset))
 
     def close(self) -> None:
         """Let the thread end."""

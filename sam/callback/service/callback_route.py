@@ -3,6 +3,7 @@
 The common body is validated straight from its bytes.
 """
 
+from http import HTTPStatus
 from typing import Final
 
 import orjson
@@ -14,9 +15,10 @@ from sam.callback.inbox.inbox import Inbox
 from sam.callback.inbox.recorder import NotSafeError, OverloadedError
 from sam.callback.reasons import RefusalReason
 from sam.callback.service import openapi, paths
+from sam.callback.service.body_budget import BodyBudget, BodyShare
 from sam.callback.service.callback_body import BodyDecoder, charset_of, decode_common
 from sam.callback.service.direct_route import DirectRoute
-from sam.callback.service.request_body import read_body
+from sam.callback.service.request_body import HEAD_BYTES, BodyNotReadError, BodyReader
 from sam.callback.service.request_log import line_of, request_id_of
 from sam.callback.service.schemas import CallbackAnswer, CallbackPayload
 from sam.callback.settings import Settings
@@ -43,41 +45,79 @@ class _Answer(Response):
         self.raw_headers = [(b"content-length", b"%d" % len(body)), self._CONTENT_TYPE]
 
 
+class _Endpoint:
+    """Reads a callback, has it recorded, and answers.
+
+    Args:
+        inbox: Records it.
+        decoder: Decodes a body that is not common.
+        settings: The limits.
+    """
+
+    def __init__(self, inbox: Inbox, decoder: BodyDecoder, settings: Settings) -> None:
+        self._inbox = inbox
+        self._decoder = decoder
+        self._reader = BodyReader(settings)
+        self._budget = BodyBudget(
+            settings.callback_max_bodies_bytes, settings.callback_max_body_bytes
+        )
+
+    async def answer(self, request: Request) -> Response:
+        with BodyShare(self._budget) as share:
+            try:
+                body = await self._reader.read(request, share)
+            except BodyNotReadError as error:
+                raise await self._not_read(request, error) from None
+            payload = decode_common(body, request.scope)
+            if payload is None:
+                try:
+                    payload, body = await self._decoder.decode(body, charset_of(request.scope))
+                except ValidationError as error:
+                    raise await self._not_understood(request, body, error) from None
+            return await _record(request, self._inbox, payload, body)
+
+    async def _not_read(self, request: Request, error: BodyNotReadError) -> HTTPException:
+        await self._name(request, error.head)
+        line_of(request.scope)["reason"] = error.reason
+        # More of it may come, or never come.
+        headers = {"Connection": "close"}
+        if error.http_status is HTTPStatus.SERVICE_UNAVAILABLE:
+            headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+        elif error.head and error.http_status is HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+            await self._inbox.keep_invalid(error.head, f"{error} This is how it begins.")
+        return HTTPException(error.http_status, str(error), headers=headers)
+
+    async def _not_understood(
+        self, request: Request, body: bytes, error: ValidationError
+    ) -> RequestValidationError:
+        await self._name(request, body[:HEAD_BYTES])
+        # Without the input: it may be large, or hold what JSON cannot (NaN).
+        mistakes = error.errors(include_url=False, include_context=False, include_input=False)
+        texts = [f"{'.'.join(map(str, m['loc']))}: {m['msg']}".removeprefix(": ") for m in mistakes]
+        line_of(request.scope).update(reason=RefusalReason.INVALID_BODY, mistakes=texts)
+        await self._inbox.keep_invalid(body, "; ".join(texts))
+        return RequestValidationError([{**m, "loc": ("body", *m["loc"])} for m in mistakes])
+
+    async def _name(self, request: Request, head: bytes) -> None:
+        """Have the log line say which callback is lost, as far as that can be read."""
+        fields = await self._decoder.readable_fields(head, charset_of(request.scope))
+        line = line_of(request.scope)
+        for field, name in (("deploymentId", "deployment_id"), ("status", "status")):
+            if field in fields:
+                line[name] = fields[field]
+
+
 def callback_route(inbox: Inbox, decoder: BodyDecoder, settings: Settings) -> DirectRoute:
     """Return the route, with its entry in the OpenAPI document."""
-    max_bytes = settings.callback_max_body_bytes
-    timeout = settings.callback_body_timeout
-
-    async def callback(request: Request) -> Response:
-        body = await read_body(request, max_bytes=max_bytes, timeout=timeout)
-        payload = decode_common(body, request.scope)
-        if payload is None:
-            try:
-                payload, body = await decoder.decode(body, charset_of(request.scope))
-            except ValidationError as error:
-                raise await _refuse(request, inbox, body, error) from None
-        return await _record(request, inbox, payload, body)
-
     return DirectRoute(
         paths.CALLBACK,
-        callback,
+        _Endpoint(inbox, decoder, settings).answer,
         methods=["POST"],
         tags=["Callbacks"],
         summary="A deployment has ended",
         response_model=CallbackAnswer,
         **openapi.CALLBACK_OPERATION,
     )
-
-
-async def _refuse(
-    request: Request, inbox: Inbox, body: bytes, error: ValidationError
-) -> RequestValidationError:
-    # Without the input: it may be large, or hold what JSON cannot (NaN).
-    mistakes = error.errors(include_url=False, include_context=False, include_input=False)
-    texts = [f"{'.'.join(map(str, m['loc']))}: {m['msg']}".removeprefix(": ") for m in mistakes]
-    line_of(request.scope).update(reason=RefusalReason.INVALID_BODY, mistakes=texts)
-    await inbox.keep_invalid(body, "; ".join(texts))
-    return RequestValidationError([{**m, "loc": ("body", *m["loc"])} for m in mistakes])
 
 
 async def _record(

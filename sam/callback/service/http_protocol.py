@@ -22,6 +22,9 @@ from sam.callback.settings import Settings
 MAX_PIPELINED: Final = 16
 """How many requests may wait on one connection for the answers to those before them."""
 
+MAX_DISCARDED_BYTES: Final = 2**20
+"""So much is read of the body of a request without the key, which was answered before it came."""
+
 LINGER_SECONDS: Final = 2.0
 """How long the other end may take to fetch a last answer."""
 
@@ -322,7 +325,10 @@ class HttpProtocol(HttpToolsProtocol):
         self._discarded_bytes += size
         if self.transport.is_closing():
             return
-        if self._discarded_bytes > self._settings.callback_max_body_bytes:
+        limit: int = self._settings.callback_max_body_bytes
+        if not self._connection.has_key:
+            limit = min(limit, MAX_DISCARDED_BYTES)
+        if self._discarded_bytes > limit:
             self._connection.cut(CutReason.BODY_NOT_WANTED)
 
     def _restart_clock(self) -> None:
