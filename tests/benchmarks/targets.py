@@ -128,7 +128,7 @@ def _circumstances(results: Results) -> Iterator[Target]:
         )
         text = f"p50 with {most} against {fewest}, {_connections(connections)}"
         yield Target(text, latency, at_most=1.15)
-    for full, empty in ((spool.UP_FULL, spool.UP_EMPTY), (spool.DOWN_FULL, spool.DOWN_EMPTY)):
+    for full, empty in spool.PAIRS:
         latency = between(
             "p50_ms",
             (spool.PART, SQLITE, spool.CONNECTIONS, full),

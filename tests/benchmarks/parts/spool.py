@@ -1,16 +1,14 @@
 """Does a million entries in the spool matter?
 
-Callbacks come for other deployments than those of the entries, in three states; the first two have
+Callbacks come for other deployments than those of the entries, in four states; the first three have
 an empty spool beside them:
 
 - Dead letters, the database up: they stay, and each callback's deployment is looked up among them.
+- Unmatched entries, the database up: they stay, and are tried all the time, in their share of it.
 - Queued entries, the database down: they stay, and each callback is added to them. This is what a
   long outage looks like.
 - Queued entries, the database up: catching up after it. They do not stay, so there is no ratio; it
   shows what an answer takes while the entries are applied.
-
-Unmatched entries would be tried all the time: a million of them is the wrong database, which the
-service reports as such.
 """
 
 import contextlib
@@ -21,6 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from sam.callback.inbox.backoff import RETRY
 from sam.callback.inbox.entries import Entry, Kind
 from sam.callback.inbox.spool_file import SpoolFile
 from tests.benchmarks.databases import DatabaseName, Target, sqlite_target
@@ -38,8 +37,11 @@ PAGE = 10_000
 MAX_BYTES = 4 * 2**30  # a quarter of it is for dead letters
 UP_EMPTY, UP_FULL = "database up, empty spool", "database up, full of dead letters"
 DOWN_EMPTY, DOWN_FULL = "database down, empty spool", "database down, full of queued entries"
+UP_WAITING = "database up, full of unmatched entries"
 CATCHING_UP = "database up again, being replayed"
-STATES = (UP_EMPTY, UP_FULL, DOWN_EMPTY, DOWN_FULL)
+STATES = (UP_EMPTY, UP_FULL, UP_WAITING, DOWN_EMPTY, DOWN_FULL)
+PAIRS = ((UP_FULL, UP_EMPTY), (UP_WAITING, UP_EMPTY), (DOWN_FULL, DOWN_EMPTY))
+"""States that are compared: a full spool, and an empty one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ def cells(variant: str, number: int) -> list[Cell]:
 
 
 def run(run: Run) -> None:
-    """Fill two spools once, and measure the states in turns."""
+    """Fill three spools once, and measure the states in turns."""
     numbers = [number for start in run.rounds for number in rounds_of(start)]
     every = [cell for state in STATES for number in numbers for cell in cells(state, number)]
     every += cells(CATCHING_UP, 1)
@@ -77,16 +79,19 @@ def run(run: Run) -> None:
     ):
         directory = Path(name)
         spooled = run.options.spooled
-        run.say(f"making two spools of {spooled:,} entries")
+        run.say(f"making three spools of {spooled:,} entries")
         all_of_them = sqlite_target(directory / "sam.db", spooled + run.options.rows)
         entries = all_of_them.deployment_ids[:spooled]
         target = Target(all_of_them.connection_string, all_of_them.deployment_ids[spooled:])
         _fill(directory / "dead.db", Kind.DEAD_LETTER, entries)
         _fill(directory / "queued.db", Kind.QUEUED, entries)
+        strangers = [f"{deployment_id}-stranger" for deployment_id in entries]
+        _fill(directory / "unmatched.db", Kind.UNMATCHED, strangers)
         for start in run.rounds:
             states = [
                 _State(UP_EMPTY, directory / "empty-up.db", is_database_up=True),
                 _State(UP_FULL, directory / "dead.db", is_database_up=True),
+                _State(UP_WAITING, directory / "unmatched.db", is_database_up=True),
                 _State(DOWN_EMPTY, directory / f"empty-{start}.db", is_database_up=False),
                 _State(DOWN_FULL, directory / "queued.db", is_database_up=False),
             ]
@@ -100,7 +105,14 @@ def _fill(path: Path, kind: Kind, deployment_ids: list[str]) -> None:
     with closing(SpoolFile(path, MAX_BYTES)) as file:
         for start in range(0, len(deployment_ids), PAGE):
             page = [
-                Entry(number, kind, deployment_id, "RUN_COMPLETED", reason="For a benchmark.")
+                Entry(
+                    number,
+                    kind,
+                    deployment_id,
+                    "RUN_COMPLETED",
+                    reason="For a benchmark.",
+                    attempts=RETRY.failures_to_longest if kind is Kind.UNMATCHED else 0,
+                )
                 for number, deployment_id in enumerate(
                     deployment_ids[start : start + PAGE], first + start
                 )

@@ -183,13 +183,7 @@ def _circumstances(results: Results) -> Figure | None:
         ),
         *(
             (name, (spool.PART, DatabaseName.SQLITE, 64, name))
-            for name in (
-                spool.UP_EMPTY,
-                spool.UP_FULL,
-                spool.DOWN_EMPTY,
-                spool.DOWN_FULL,
-                spool.CATCHING_UP,
-            )
+            for name in (*spool.STATES, spool.CATCHING_UP)
         ),
     ]
     lines = [

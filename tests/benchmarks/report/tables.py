@@ -93,13 +93,7 @@ def circumstances(results: Results) -> Iterator[Table]:
             f"With {results.options.spooled:,} entries in the spool (SQLite, 64 connections)",
             [
                 (spool.PART, DatabaseName.SQLITE, spool.CONNECTIONS, name)
-                for name in (
-                    spool.UP_EMPTY,
-                    spool.UP_FULL,
-                    spool.DOWN_EMPTY,
-                    spool.DOWN_FULL,
-                    spool.CATCHING_UP,
-                )
+                for name in (*spool.STATES, spool.CATCHING_UP)
             ],
         ),
     ]
