@@ -24,6 +24,9 @@ run: .setup-run  ## serve on the embedded database, http://127.0.0.1:8000
 demo: .setup-run  ## show the whole story in one go, and end
 	@$(RUN) --no-dev -m sam.callback demo
 
+# Each of hundreds of starts would else compile what it imports, where Python may not keep that.
+test coverage test-faults test-fuzz: export UV_COMPILE_BYTECODE ?= 1
+
 .PHONY: test
 test: .setup-test  ## the tests, but for the kinds below
 	$(RUN) pytest -n auto -m "not browser and not faults and not fuzz and not container"

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 
-import httpx
 import pytest
 
 from tests.support.callbacks import body
@@ -91,7 +90,7 @@ def test_no_answer_is_kept_or_taken_for_something_else(crashing: Service) -> Non
 
 
 def test_the_docs_page_lets_only_its_own_script_run(service: Service) -> None:
-    page = httpx.get(service.url + "/docs")
+    page = service.get("/docs")
     policy = dict(
         directive.split(maxsplit=1)
         for directive in page.headers["Content-Security-Policy"].split("; ")

@@ -12,7 +12,6 @@ from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from typing import Any
 
-import httpx
 import pytest
 
 from tests.support import log_lines
@@ -27,7 +26,7 @@ COMMON = ["timestamp", "level", "event", "logger", "service", "version", "instan
 def test_every_line_begins_with_the_common_fields(service: Service) -> None:
     service.post(body())
     service.post(b"{")
-    httpx.get(service.url + "/no/such/path")
+    service.get("/no/such/path")
     assert service.stop() == 0
 
     assert {line["logger"].split(".")[0] for line in service.lines} == {"sam", "uvicorn"}
@@ -69,7 +68,7 @@ def test_probes_are_debug_and_other_requests_info(
     service = start_service(
         SQL_SAM_CONNECTION_STRING=sqlite_database.connection_string, CALLBACK_LOG_LEVEL="DEBUG"
     )
-    httpx.get(service.url + path)
+    service.get(path)
     line = service.wait_for_event("request")
     assert line["level"] == ("debug" if path == "/health" else "info")
     assert line["path"] == path
@@ -98,7 +97,7 @@ def test_a_callback_to_nearly_the_right_path_is_told_as_one_that_is_lost(
 
 def test_a_path_cannot_forge_a_line_nor_flood_it(service: Service) -> None:
     path = "/%0a%7B%22event%22:%22forged%22%7D" + "x" * 5000
-    httpx.get(service.url + path, headers={"X-API-KEY": KEY})
+    service.get(path, **{"X-API-KEY": KEY})
     line = service.wait_for_event("refused")
     assert line["reason"] == "unknown_path"
     assert line["path"].startswith('/\n{"event":"forged"}xxx')

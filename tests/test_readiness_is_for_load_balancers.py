@@ -14,7 +14,7 @@ from tests.support.service import Service
 
 
 def ready(service: Service) -> tuple[int, str]:
-    response = httpx.get(service.url + "/ready")
+    response = service.get("/ready")
     return response.status_code, response.json()["status"]
 
 
@@ -22,7 +22,7 @@ def test_it_tells_what_the_spool_holds(service: Service) -> None:
     service.wait_for_event("database_up")
     service.post(b"{")
     service.post(body("stranger"))
-    answer = httpx.get(service.url + "/ready").json()
+    answer = service.get("/ready").json()
     assert answer["status"] == "ok"
     assert answer["database"] == "up"
     spool = answer["spool"]

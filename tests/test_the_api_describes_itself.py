@@ -16,7 +16,7 @@ from tests.support.service import KEY, Service
 
 @pytest.fixture
 def document(service: Service) -> dict[str, Any]:
-    document: dict[str, Any] = httpx.get(service.url + "/openapi.json").raise_for_status().json()
+    document: dict[str, Any] = service.get("/openapi.json").raise_for_status().json()
     return document
 
 
@@ -74,11 +74,11 @@ def test_the_bodys_schema_takes_what_the_service_takes(document: dict[str, Any])
 
 
 def test_the_page_refers_to_no_other_host(service: Service) -> None:
-    page = httpx.get(service.url + "/docs").raise_for_status().text
+    page = service.get("/docs").raise_for_status().text
     references = re.findall(r"""(?:src|href)=["']([^"']+)""", page)
     assert len(references) == 3
     for reference in references:
-        assert httpx.get(service.url + reference).status_code == 200
+        assert service.get(reference).status_code == 200
     assert not re.findall(r"https?://|[\"']//", page)
     assert '"validatorUrl": null' in page
 
@@ -90,8 +90,8 @@ def test_without_docs_there_is_neither_page_nor_document(
         SQL_SAM_CONNECTION_STRING=sqlite_database.connection_string, CALLBACK_DOCS="false"
     )
     for path in ("/docs", "/openapi.json", "/docs/assets/swagger-ui.css"):
-        assert httpx.get(service.url + path).status_code == 401
-        assert httpx.get(service.url + path, headers={"X-API-KEY": KEY}).status_code == 404
+        assert service.get(path).status_code == 401
+        assert service.get(path, **{"X-API-KEY": KEY}).status_code == 404
 
 
 def test_ready_has_the_shape_of_its_schema(document: dict[str, Any], service: Service) -> None:
@@ -99,7 +99,7 @@ def test_ready_has_the_shape_of_its_schema(document: dict[str, Any], service: Se
     for response in responses.values():
         content = response["content"]["application/json"]
         _validate(document, content["schema"], content["example"])
-    answer = httpx.get(service.url + "/ready")
+    answer = service.get("/ready")
     _validate(document, responses["200"]["content"]["application/json"]["schema"], answer.json())
 
 

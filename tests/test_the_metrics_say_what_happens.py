@@ -45,8 +45,8 @@ async def opened(settings: Settings) -> AsyncIterator[tuple[FastAPI, httpx.Async
 
 
 def test_it_needs_the_key(service: Service) -> None:
-    assert httpx.get(service.url + "/metrics").status_code == 401
-    assert httpx.get(service.url + "/metrics", headers={"X-API-KEY": "no"}).status_code == 401
+    assert service.get("/metrics").status_code == 401
+    assert service.get("/metrics", **{"X-API-KEY": "no"}).status_code == 401
 
 
 def test_it_speaks_both_formats(service: Service) -> None:

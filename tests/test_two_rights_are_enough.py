@@ -7,7 +7,6 @@ same two.
 from collections.abc import Callable
 from contextlib import closing
 
-import httpx
 import pyodbc
 import pytest
 
@@ -42,7 +41,7 @@ def test_callbacks_are_written(
     )
     assert service.post(body("d-1", "DONE")).json()["outcome"] == "updated"
     assert service.post(body("nobody", "DONE")).json()["outcome"] == "unmatched"
-    assert httpx.get(service.url + "/ready").json()["database"] == "up"
+    assert service.get("/ready").json()["database"] == "up"
     assert postgres_database.statuses() == {"d-1": "DONE"}
 
 

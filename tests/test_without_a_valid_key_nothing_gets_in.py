@@ -77,7 +77,7 @@ def test_the_body_is_not_waited_for(service: Service) -> None:
 
 def test_health_is_public_and_needs_no_database(start_service: Callable[..., Service]) -> None:
     service = start_service(SQL_SAM_CONNECTION_STRING="DRIVER=SQLite3;Database=/nowhere/sam.db;")
-    response = httpx.get(service.url + "/health")
+    response = service.get("/health")
     assert (response.status_code, response.content) == (200, b'{"status":"ok"}')
     assert httpx.head(service.url + "/health").status_code == 200
 

@@ -1,6 +1,6 @@
 """Starts the service and its commands: by forking a process that has imported them, or for real.
 
-Nearly all that a start costs is imports, a second of work, some 370 times in a run of the
+Nearly all that a start costs is imports, a second of work, some 400 times in a run of the
 tests. A process that is forked from one that has them behaves like one that was started, but for
 what the interpreter does at its very start and end: tests of that ask for a fresh one.
 """
@@ -17,23 +17,13 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import IO, Any, Final, Protocol
 
-_IMPORTED: Final = [
-    "sam.callback.commands.check",
-    "sam.callback.commands.send",
-    "sam.callback.commands.serve",
-    "sam.callback.commands.simulate",
-    "sam.callback.commands.spool",
-    "sam.callback.service.main",
-    "sam.callback.service.server",
-]
-
 # What the interpreter, the C library or the loader looks at before the first line of ours.
 _READ_AT_START: Final = ("COVERAGE_", "LANG", "LC_", "LD_", "PYTHON", "TZ")
 
 _can_fork: Final = "forkserver" in multiprocessing.get_all_start_methods()
 _context: Final[Any] = multiprocessing.get_context("forkserver" if _can_fork else None)
 if _can_fork:
-    _context.set_forkserver_preload(_IMPORTED)
+    _context.set_forkserver_preload(["tests.support.preload"])
 _lock: Final = threading.Lock()
 """`multiprocessing` looks at all its processes when it starts another, whoever waits for one."""
 

@@ -13,7 +13,7 @@ import httpx
 import psutil
 import trustme
 
-from tests.support.conditions import eventually
+from tests.support.conditions import LIMIT_SECONDS, eventually
 from tests.support.databases import free_port
 
 HOST: Final = "callback.example.com"
@@ -50,12 +50,12 @@ class Proxy:
         """A client that connects from an address, and has no key."""
         transport = httpx.HTTPTransport(verify=self.tls, local_address=address)
         return httpx.Client(
-            base_url=self.url, transport=transport, headers={"Host": HOST}, timeout=60
+            base_url=self.url, transport=transport, headers={"Host": HOST}, timeout=LIMIT_SECONDS
         )
 
     def connect(self, address: str) -> ssl.SSLSocket:
         """A connection from an address, for what a client library would not send."""
-        plain = socket.create_connection(("127.0.0.1", self.port), 60, (address, 0))
+        plain = socket.create_connection(("127.0.0.1", self.port), LIMIT_SECONDS, (address, 0))
         return self.tls.wrap_socket(plain, server_hostname=HOST)
 
     def answers(self) -> bool:
@@ -77,7 +77,7 @@ class Proxy:
     def stop(self) -> None:
         """End it."""
         self._process.terminate()
-        self._process.wait(60)
+        self._process.wait(LIMIT_SECONDS)
 
 
 @contextmanager
@@ -105,7 +105,7 @@ def in_front(
     assert not [line for line in warnings if "super-user" not in line], warnings
     proxy = Proxy(command, port, tls)
     try:
-        eventually(proxy.answers, 60)
+        eventually(proxy.answers)
         yield proxy
     finally:
         proxy.stop()

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -17,6 +18,8 @@ from tests.support import log_lines, printed, processes
 from tests.support.conditions import LIMIT_SECONDS
 
 KEY: Final = printed.KEY
+
+_TLS: Final = ssl.create_default_context()  # to make one takes longer than a callback
 
 PATIENT: Final = {
     "CALLBACK_BODY_TIMEOUT": "600",
@@ -82,7 +85,12 @@ class Service:
 
     def client(self, **options: Any) -> httpx.Client:  # noqa: ANN401 - httpx's own
         """A client that has the key."""
-        return httpx.Client(base_url=self.url, headers={"X-API-KEY": KEY}, **options)
+        headers = {"X-API-KEY": KEY}
+        return httpx.Client(**{"base_url": self.url, "headers": headers, "verify": _TLS, **options})
+
+    def get(self, path: str, **headers: str) -> httpx.Response:
+        """GET a path, without the key."""
+        return httpx.get(self.url + path, headers=headers, verify=_TLS)
 
     def post(self, content: bytes, **headers: "str | bytes") -> httpx.Response:
         """POST a body to /callback, with the key."""
