@@ -97,3 +97,24 @@ def test_what_slow_clients_take_is_measured_beside_a_service_without_them() -> N
     ].split()
     for number in (calm, besieged, alone, added, refused, cut, sent):
         assert math.isfinite(float(number))
+
+
+@pytest.mark.server
+def test_what_a_siege_takes_through_a_proxy_is_measured_beside_one_without_it() -> None:
+    run = subprocess.run(
+        [
+            *(sys.executable, "-m", "tests.benchmarks.behind_a_proxy", "--proxy", "nginx"),
+            *("--siege", "150 a second", "--body", "a byte"),
+            *("--turns", "2", "--seconds", "0.1", "--ramp", "0"),
+        ],
+        cwd=CHECKOUT,
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=2 * LIMIT_SECONDS,  # it starts two proxies and two services, one after the other
+    )
+    figures, _, ended = run.stdout.splitlines()[-1].partition("   {")
+    assert ended.endswith("}")
+    *_, calm, besieged, alone, added, refused = figures.split()
+    for number in (calm, besieged, alone, added, refused):
+        assert math.isfinite(float(number))

@@ -44,7 +44,8 @@ def besieging(port: int, siege: tuple[int, float], body: tuple[int, int]) -> Ite
     finally:
         process.terminate()
         output, _ = process.communicate(timeout=60)
-        ended.update(json.loads(output))
+        if output:  # it may not even have begun
+            ended.update(json.loads(output))
 
 
 def main(port: str, connections: str, period: str, length: str, sent: str) -> None:
