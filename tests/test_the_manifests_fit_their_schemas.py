@@ -3,6 +3,9 @@
 import configparser
 import json
 import re
+import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from copy import deepcopy
 from importlib.resources import files
@@ -184,6 +187,37 @@ def test_each_replica_keeps_its_spool() -> None:
     assert drained == f"spool-{statefulset()['metadata']['name']}-1"
 
 
+def test_a_pod_has_a_bound_on_all_that_it_may_use_up() -> None:
+    for container in containers():
+        resources = container["resources"]
+        assert {"memory", "ephemeral-storage"} <= resources["limits"].keys()
+        assert {"cpu", "memory", "ephemeral-storage"} == resources["requests"].keys()
+
+
+def test_only_callbacks_come_into_a_pod_and_only_to_the_database_it_goes() -> None:
+    pod = statefulset()["spec"]["template"]
+    job = manifests()["Job/sam-callback-drain-1"]["spec"]["template"]
+    incoming, outgoing = [
+        manifests()[f"NetworkPolicy/{name}"]["spec"]
+        for name in ("sam-callback", "sam-callback-egress")
+    ]
+    assert incoming["podSelector"]["matchLabels"] == pod["metadata"]["labels"]
+    assert incoming["policyTypes"] == ["Ingress"]
+    [rule] = incoming["ingress"]
+    assert all(each.keys() == {"namespaceSelector"} for each in rule["from"])
+    [port] = pod["spec"]["containers"][0]["ports"]
+    assert [each["port"] for each in rule["ports"]] == [port["name"]]
+
+    [selects] = outgoing["podSelector"]["matchExpressions"]
+    names = [each["metadata"]["labels"][selects["key"]] for each in (pod, job)]
+    assert (selects["operator"], selects["values"]) == ("In", names)
+    assert outgoing["policyTypes"] == ["Ingress", "Egress"]
+    assert "ingress" not in outgoing
+    ports = [{each["port"] for each in rule["ports"]} for rule in outgoing["egress"]]
+    server = environment(pod["spec"]["containers"][0])["SQL_SAM_SERVER"]
+    assert ports == [{53}, {int(server.partition(",")[2])}]
+
+
 def test_what_selects_pods_finds_those_of_the_statefulset() -> None:
     spec = statefulset()["spec"]
     labels = spec["template"]["metadata"]["labels"]
@@ -200,9 +234,27 @@ def test_the_unit_for_systemd_gives_it_time_to_end_and_a_directory_that_stays() 
     unit = configparser.RawConfigParser(strict=False, interpolation=None)
     unit.read(ROOT / "docs/systemd/sam-callback.service")
     service = unit["Service"]
-    assert service["ExecStart"].endswith("/python -m sam.callback")
+    # The console script, and no working directory: nothing is run from what the service can write.
+    assert service["ExecStart"].endswith("/bin/sam-callback")
+    assert "WorkingDirectory" not in service
     assert service["Restart"] == "always"
     assert int(service["TimeoutStopSec"]) > END_SECONDS
     name, _, path = service["Environment"].partition("=")
     assert name.lower() in Settings.model_fields
     assert Path(path).parent == Path("/var/lib", service["StateDirectory"])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="systemd is for Linux alone")
+def test_the_unit_for_systemd_is_sandboxed_and_bounded() -> None:
+    unit = ROOT / "docs/systemd/sam-callback.service"
+    command = shlex.split("systemd-analyze security --no-pager --offline=true --threshold=25")
+    looked_at = subprocess.run([*command, unit], capture_output=True, text=True, check=False)
+    assert looked_at.returncode == 0, looked_at.stdout
+    assert "Overall exposure level for sam-callback.service: " in looked_at.stdout
+    text = unit.read_text(encoding="utf-8")
+    settings = dict(re.findall(r"^(\w+)=(.*)$", text, re.MULTILINE))
+    compose_limits = compose(COMPOSE_FILES[0])["services"]["callback"]["deploy"]["resources"]
+    assert settings["MemoryMax"] == compose_limits["limits"]["memory"]
+    assert int(settings["TasksMax"]) == compose_limits["limits"]["pids"]
+    assert settings["LimitCORE"] == "0"
+    assert settings["MemorySwapMax"] == "0"
