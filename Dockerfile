@@ -2,16 +2,20 @@
 ARG BASE_IMAGE=python:3.13-slim-bookworm
 
 FROM ${BASE_IMAGE} AS build
-ARG UV_VERSION=0.13.9
-RUN pip install --no-cache-dir uv==${UV_VERSION}
+# Empty for an image without Microsoft's ODBC driver: --build-arg BUNDLED_DRIVER=
+ARG BUNDLED_DRIVER=yes
+COPY .ci/uv.txt .ci/
+RUN pip install --no-cache-dir --require-hashes -r .ci/uv.txt
 ENV UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_NO_CACHE=1 UV_PYTHON_DOWNLOADS=never
 WORKDIR /app
 COPY pyproject.toml uv.lock README.md LICENSE ./
-RUN uv sync --locked --no-dev --no-install-project
+RUN uv sync --locked --no-dev --no-install-project --no-build \
+        $([ -n "${BUNDLED_DRIVER}" ] || echo --no-install-package mssql-python-odbc)
 COPY sam sam
 # No history comes in here to take the version from: --build-arg VERSION=0.1.0
 ARG VERSION=""
-RUN SETUPTOOLS_SCM_PRETEND_VERSION=${VERSION} uv sync --locked --no-dev --no-editable
+RUN SETUPTOOLS_SCM_PRETEND_VERSION=${VERSION} \
+        uv sync --locked --no-dev --no-editable --inexact --only-install-project
 COPY .docker/notice.py .docker/healthcheck.py .docker/
 # What stays behind: uv's lock, which all may write; Microsoft's driver as built for other
 # distributions; the sources of compiled modules. What is carried on is for all to read, whatever
@@ -20,7 +24,7 @@ RUN .venv/bin/python .docker/notice.py > NOTICE.txt \
     && rm .venv/.lock \
     && chmod -R u=rwX,go=rX .venv .docker LICENSE NOTICE.txt \
     && cd .venv/lib/python*/site-packages \
-    && find mssql_python_odbc/libs/linux -mindepth 1 -maxdepth 1 ! -name debian_ubuntu -exec rm -r {} + \
+    && rm -rf mssql_python_odbc/libs/linux/rhel mssql_python_odbc/libs/linux/suse \
     && find . -name '*.pyx' -delete
 
 FROM ${BASE_IMAGE}
@@ -43,15 +47,18 @@ COPY --from=build /app/.venv /app/.venv
 COPY --from=build /app/LICENSE /app/NOTICE.txt /app/.docker/healthcheck.py /app/
 ARG BASE_IMAGE
 ARG VERSION=""
+ARG BUNDLED_DRIVER=yes
 LABEL org.opencontainers.image.title="SAM Callback Service" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.description="Receives Automation 360 deployment callbacks and writes their status into SAM's database. What it carries, and on which terms: /app/NOTICE.txt." \
-      org.opencontainers.image.licenses="MIT AND LicenseRef-Microsoft-ODBC-Driver-18" \
+      org.opencontainers.image.licenses="MIT${BUNDLED_DRIVER:+ AND LicenseRef-Microsoft-ODBC-Driver-18}" \
       org.opencontainers.image.base.name="${BASE_IMAGE}"
 ENV PATH=/app/.venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONSAFEPATH=1 \
     CALLBACK_SPOOL_PATH=/data/callback-spool.db
-WORKDIR /data
+# Not /data: nothing is run or read from what the service can write, but its spool.
+WORKDIR /app
 VOLUME /data
 # By number: Kubernetes' runAsNonRoot cannot tell who a name is.
 USER 10001:10001
@@ -59,4 +66,4 @@ EXPOSE 8000
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=3s --start-period=20s CMD ["python", "/app/healthcheck.py"]
 ENTRYPOINT ["tini", "--"]
-CMD ["python", "-m", "sam.callback"]
+CMD ["sam-callback"]

@@ -1,7 +1,8 @@
 # `make` lists the targets. Each sets up what it needs.
 
-UV_VERSION := 0.13.9
-UV := $(shell command -v uv || echo .tools/bin/uv)
+# uv as .ci/uv.txt has it: the one on PATH, or one of this checkout.
+UV_VERSION := $(shell sed -n 's/^uv==\([0-9.]*\).*/\1/p' .ci/uv.txt)
+UV := $(shell uv --version 2>/dev/null | grep -q '^uv $(UV_VERSION) ' && command -v uv || echo .tools/bin/uv)
 RUN := $(UV) run --locked
 COMPOSE ?= docker compose
 
@@ -140,12 +141,12 @@ setup: .setup-test .setup-faults .setup-browser  ## install all that the other t
 .PHONY: .setup-run
 .setup-run:
 	@.ci/system-packages run
-	@[ -x $(UV) ] || $(MAKE) --no-print-directory .tools/bin/uv
+	@[ $(UV) != .tools/bin/uv ] || $(MAKE) --no-print-directory .tools/bin/uv
 
 .PHONY: .setup-test
 .setup-test:
 	@.ci/system-packages test
-	@[ -x $(UV) ] || $(MAKE) --no-print-directory .tools/bin/uv
+	@[ $(UV) != .tools/bin/uv ] || $(MAKE) --no-print-directory .tools/bin/uv
 
 .PHONY: .setup-faults
 .setup-faults: .setup-test
@@ -155,6 +156,6 @@ setup: .setup-test .setup-faults .setup-browser  ## install all that the other t
 .setup-browser:
 	@.ci/system-packages browser
 
-# For machines without uv: its own, in this checkout only.
-.tools/bin/uv:
-	@.ci/uv $(UV_VERSION)
+# For machines without that uv: its own, in this checkout only.
+.tools/bin/uv: .ci/uv.txt
+	@.ci/uv

@@ -5,28 +5,40 @@ from importlib.metadata import Distribution, distributions
 HEAD = """\
 This image carries the SAM Callback Service (MIT licence: /app/LICENSE) and what it needs.
 
-Microsoft's ODBC Driver 18 for SQL Server is part of the Python package mssql-python-odbc. Microsoft
-allows its redistribution with an application, not on its own. Its licence is the file
-{microsoft}
+{driver}
 
 Debian's packages: the terms of each are in /usr/share/doc/<package>/copyright.
 Python itself: LICENSE.txt in its library's folder, /usr/local/lib/python3*.
 
 The Python packages, each with its licence texts below /app/.venv/lib/python3*/site-packages:
 """
+BUNDLED = """\
+Microsoft's ODBC Driver 18 for SQL Server is part of the Python package mssql-python-odbc. It is not
+under the MIT licence, but under Microsoft's own terms, which are the file
+{licence}
+
+Who uses this image accepts them. Who gives it to others (a registry that others may pull from is
+enough) must, by section 2 of those terms: give it together with the application, not alone; have
+those who get it, and those who pass it on, agree to terms that protect the driver and Microsoft at
+least as much; leave Microsoft's notices where they are; and indemnify Microsoft against claims from
+the application's distribution or use. The service's authors can do none of that for you.
+An image without the driver: docker build --build-arg BUNDLED_DRIVER= ."""
+NOT_BUNDLED = """\
+Microsoft's ODBC driver is not in this image: it was built with an empty BUNDLED_DRIVER."""
 MICROSOFT = "MICROSOFT_ODBC_DRIVER_FOR_SQL_SERVER_LICENSE.txt"
 
 
 def main() -> None:
     """Print it."""
     installed = sorted(distributions(), key=lambda each: each.name.lower())
-    [microsoft] = [
+    licences = [
         str(path.locate())
         for each in installed
         for path in each.files or []
         if path.name == MICROSOFT and ".dist-info" in str(path)
     ]
-    print(HEAD.format(microsoft=microsoft))
+    driver = BUNDLED.format(licence=licences[0]) if licences else NOT_BUNDLED
+    print(HEAD.format(driver=driver))
     for each in installed:
         print(f"{each.name} {each.version}: {_licence(each)}")
         for path in each.files or []:

@@ -31,7 +31,7 @@ LARGEST_ADDITION: Final = 110_000_000
 """Bytes upon the base. The Dockerfile's has 130 million or so, and the whole may have 250."""
 
 ROBOT: Final = "f6d30428-15d1-41e9-a952-0742eaaa5a31"
-EMBEDDED: Final = ("python", "-m", "sam.callback", "serve", "--embedded")
+EMBEDDED: Final = ("sh", "-c", "cd /data && exec sam-callback serve --embedded")
 NO_DATABASE: Final = {
     "SQL_SAM_SERVER": "127.0.0.1,9",
     "SQL_SAM_DATABASE": "SAM",
@@ -49,6 +49,14 @@ print(*sqlite3.connect('/data/var/sam.db').execute(
 def image() -> Iterator[str]:
     tag = f"sam-callback-test:{secrets.token_hex(4)}"
     build(tag)
+    yield tag
+    docker("image", "rm", "--force", tag)
+
+
+@pytest.fixture(scope="module")
+def image_without_driver() -> Iterator[str]:
+    tag = f"sam-callback-test:{secrets.token_hex(4)}"
+    build(tag, "--build-arg=BUNDLED_DRIVER=")
     yield tag
     docker("image", "rm", "--force", tag)
 
@@ -154,6 +162,41 @@ def test_microsofts_driver_is_there_and_loads(image: str) -> None:
         "except pyodbc.Error as error: print(*error.args)",
     )  # fmt: skip
     assert "[Microsoft][ODBC Driver 18 for SQL Server]" in answer
+
+
+def test_it_can_be_built_without_microsofts_driver(image_without_driver: str) -> None:
+    notice = docker("run", "--rm", image_without_driver, "cat", "/app/NOTICE.txt")
+    assert "Microsoft's ODBC driver is not in this image" in notice
+    assert "mssql" not in notice
+    everything = docker("run", "--rm", "--user=0", image_without_driver, "find", "/", "-xdev")
+    assert "msodbcsql" not in everything
+    licences = '{{index .Config.Labels "org.opencontainers.image.licenses"}}'
+    assert docker("inspect", f"--format={licences}", image_without_driver) == "MIT"
+    registered = (
+        "printf '[ODBC Driver 18 for SQL Server]\\nDriver=/x.so\\n' > /tmp/odbcinst.ini;"
+        "ODBCSYSINI=/tmp python -c 'from sam.callback.storage.drivers import find_driver as find;"
+        "print(find().name)'"
+    )
+    options = ("run", "--rm", *HARDENED, "--tmpfs=/tmp")
+    found = docker(*options, image_without_driver, "sh", "-ec", registered)
+    assert found == "ODBC Driver 18 for SQL Server"
+
+
+def test_what_lies_in_its_volume_is_not_run(
+    start: Callable[..., Container], image: str, volume: str
+) -> None:
+    planted = "; ".join(
+        f"echo 'print(open(\"/nothing\"))' > {name}"
+        for name in ("orjson.py", "sitecustomize.py", "usercustomize.py")
+    )
+    script = (
+        f"cd /data; {planted}; mkdir sam; cp orjson.py sam/__init__.py; echo CALLBACK_PORT=x > .env"
+    )
+    docker("run", "--rm", f"--volume={volume}:/data", image, "sh", "-euc", script)
+    container = start(**NO_DATABASE)
+    assert container.post(body(ROBOT))["outcome"] == "queued"
+    for command in (["sam-callback", "--version"], ["python", "-m", "sam.callback", "--version"]):
+        assert docker("exec", "--workdir=/data", container.id, *command)
 
 
 def test_the_spool_outlives_the_container(
