@@ -5,6 +5,7 @@ import socket
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 import httpx
@@ -154,11 +155,12 @@ def test_a_413_says_no_more_than_can_be_read(
     ]:
         response = service.post(content)
         assert response.status_code == 413
-        request_id = response.headers["X-Request-ID"]
-        line = service.wait_for_line(
-            lambda line, request_id=request_id: line.get("request_id") == request_id
-        )
+        line = service.wait_for_line(partial(_is_of, response.headers["X-Request-ID"]))
         assert {name: line[name] for name in ("deployment_id", "status") if name in line} == said
+
+
+def _is_of(request_id: str, line: dict[str, Any]) -> bool:
+    return line.get("request_id") == request_id
 
 
 def test_it_is_a_413_though_the_body_does_not_come(
