@@ -140,6 +140,18 @@ def test_a_413_says_whose_it_is_and_keeps_how_it_begins(
     assert sqlite_database.statuses() == {"d-1": "RUNNING"}
 
 
+def test_a_413_does_not_wait_for_the_rest(service: Service) -> None:
+    with Wire(service) as wire:
+        wire.send(request(length=2**30) + LARGE)
+        assert wire.status() == 413
+    assert service.wait_for_event("refused")["deployment_id"] == "d-1"
+    assert kept(service)[0][1] == LARGE[: 2**16]
+
+
+def _is_of(request_id: str, line: dict[str, Any]) -> bool:
+    return line.get("request_id") == request_id
+
+
 def test_a_413_says_no_more_than_can_be_read(
     start_service: Callable[..., Service], sqlite_database: SqliteDatabase
 ) -> None:

@@ -11,7 +11,7 @@ from subprocess import CompletedProcess
 import pytest
 
 from sam.callback.inbox.entries import Entry, Kind
-from sam.callback.inbox.spool_file import SpoolFile
+from sam.callback.inbox.spool_file import PAGE_BYTES, SpoolFile
 from tests.support.callbacks import body
 from tests.support.conditions import eventually
 from tests.support.databases import SqliteDatabase
@@ -99,14 +99,99 @@ def test_drop_asks_first_and_deletes_what_was_named(spool: Path, tmp_path: Path)
     assert command(tmp_path, "drop", "--yes").returncode == 1  # names nothing
 
 
-def test_retry_makes_dead_letters_due_and_leaves_what_cannot_be_applied(
+def test_retry_makes_dead_letters_due_and_says_why_a_body_is_not(
     spool: Path, tmp_path: Path
 ) -> None:
-    assert command(tmp_path, "retry", "--all").stdout == "3 to be applied.\n"
+    run = command(tmp_path, "retry", "--all")
+    assert run.returncode == 1
+    assert run.stdout.splitlines() == [
+        "3 to be applied.",
+        "1 not understood:",
+        "  4: Invalid JSON: no object at byte 0",
+        "Say what one means: spool retry NUMBER --deployment ID --status STATUS",
+    ]
     assert numbers(spool) == [(1, "queued"), (2, "queued"), (3, "queued"), (4, "invalid")]
-    refused = command(tmp_path, "retry", "--all", "--kind", "invalid")
-    assert refused.returncode == 1
-    assert "Export it" in refused.stderr
+    assert command(tmp_path, "retry", "1", "2", "3").stdout == "3 to be applied.\n"
+    assert command(tmp_path, "retry", "--all", "--kind", "invalid").returncode == 1
+
+
+UNDERSTOOD_BY_NOW = [
+    '\ufeff{"deploymentId": "d-5", "status": "FALLÓ"}'.encode(),
+    '{"deploymentId": " d-6 ", "status": "FALLÓ"}'.encode("utf-16"),
+    b'{"deploymentId": "d-7", "status": "DONE", "botOutput": "cut \\ud83d"}',
+]
+
+
+def test_a_body_that_was_not_understood_is_read_anew(spool: Path, tmp_path: Path) -> None:
+    later = Entry(9, Kind.UNMATCHED, "d-7", "LATER")
+    with closing(SpoolFile(spool, 2**24)) as file:
+        invalid = [
+            Entry(number, Kind.INVALID, None, None, payload, "Invalid JSON")
+            for number, payload in enumerate(UNDERSTOOD_BY_NOW, 5)
+        ]
+        file.put([*invalid, later], 9)
+    run = command(tmp_path, "retry", "5", "6", "7")
+    assert run.returncode == 0
+    assert run.stdout.splitlines() == [
+        "2 to be applied.",
+        "1 deleted: a later callback of the deployment is there.",
+    ]
+    with closing(SpoolFile(spool, 2**24)) as file:
+        assert [(e.kind, e.deployment_id, e.status, e.payload) for e in file.get([5, 6])] == [
+            ("queued", "d-5", "FALLÓ", UNDERSTOOD_BY_NOW[0].removeprefix(b"\xef\xbb\xbf")),
+            ("queued", "d-6", "FALLÓ", UNDERSTOOD_BY_NOW[1].decode("utf-16").encode()),
+        ]
+        assert file.get([7, 9]) == [later]
+
+
+def test_an_operator_says_what_an_entry_means(
+    spool: Path, service: Service, sqlite_database: SqliteDatabase
+) -> None:
+    sqlite_database.add_robots(["d-3"])
+    for number, deployment_id, status in [("4", "d-1", "RUN_FAILED"), ("3", " d-3 ", "GOOD")]:
+        run = command(
+            service.directory, "retry", number, "--deployment", deployment_id, "--status", status
+        )
+        assert (run.returncode, run.stdout) == (0, "1 to be applied.\n")
+    eventually(lambda: sqlite_database.statuses() == {"d-1": "RUN_FAILED", "d-3": "GOOD"})
+    eventually(lambda: spooled(spool).keys() == {"d-2"})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (("4", "--deployment", "d-1"), "go together"),
+        (("4", "--status", "DONE"), "go together"),
+        (("3", "4", "--deployment", "d-1", "--status", "DONE"), "with one number"),
+        (("--all", "--deployment", "d-1", "--status", "DONE"), "with one number"),
+        (("1", "--deployment", "d-1", "--status", "DONE"), "1 is no dead letter"),
+        (("99", "--deployment", "d-1", "--status", "DONE"), "99 is no dead letter"),
+        (("4", "--deployment", " ", "--status", "DONE"), "deploymentId: String should have"),
+        (("4", "--deployment", "d-1", "--status", "s" * 65), "status: String should have"),
+    ],
+)
+def test_what_an_entry_cannot_mean_is_refused(
+    arguments: tuple[str, ...], why: str, spool: Path, tmp_path: Path
+) -> None:
+    before = numbers(spool)
+    run = command(tmp_path, "retry", *arguments)
+    assert run.returncode == 1
+    assert why in run.stderr
+    assert numbers(spool) == before
+
+
+def test_large_entries_are_read_a_few_at_a_time(tmp_path: Path) -> None:
+    path = tmp_path / "var/callback-spool.db"
+    payload = bytes(PAGE_BYTES // 4)
+    with closing(SpoolFile(path, 2**30)) as file:
+        for number in range(1, 10):
+            file.put([Entry(number, Kind.QUEUED, f"d-{number}", "DONE", payload)], number)
+        assert len(file.page([Kind.QUEUED], after=0, limit=10)) == 3
+        assert len(file.due(10).entries) == 3
+        assert len(file.get(range(1, 10))) == 9
+    run = command(tmp_path, "list", "--json", "--limit", "8")
+    assert [json.loads(line)["number"] for line in run.stdout.splitlines()] == [*range(1, 9)]
+    assert command(tmp_path, "drop", "--all", "--yes").stdout == "9 deleted.\n"
 
 
 @pytest.mark.parametrize(

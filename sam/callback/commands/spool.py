@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -18,6 +19,7 @@ from rich.table import Column, Table
 from sam.callback.commands.spool_access import PathOption, fail, opened
 from sam.callback.commands.spool_drain import EPILOG as DRAIN_EPILOG
 from sam.callback.commands.spool_drain import drain
+from sam.callback.commands.spool_retry import Retried, retry_as, retry_entries
 from sam.callback.inbox.entries import Entry, Kind
 from sam.callback.inbox.spool_file import SpoolFile
 from sam.callback.model import received_at
@@ -50,8 +52,13 @@ def list_entries(
     as_json: _JsonOption = False,
 ) -> None:
     """Show entries, the oldest first."""
+    entries: list[Entry] = []
     with opened(path) as file:
-        entries = file.page(_kinds(kind), after=after, limit=limit)
+        while len(entries) < limit and (
+            page := file.page(_kinds(kind), after=after, limit=limit - len(entries))
+        ):
+            entries += [replace(entry, payload=None) for entry in page]
+            after = page[-1].number
         totals = file.totals()
     if as_json:
         for entry in entries:
@@ -86,30 +93,45 @@ def show(
         typer.echo(f"{name:14} {value}")
 
 
-@app.command()
+@app.command(
+    epilog="""Exit status
+
+   0  all are to be applied
+   1  a body is still not understood, or the spool cannot be used
+   2  bad configuration, or a bad option"""
+)
 def retry(
     numbers: _Numbers = None,
     path: PathOption = None,
     kind: _KindOption = None,
+    deployment: Annotated[
+        str | None, typer.Option(help="Of one number: the deployment that it means.")
+    ] = None,
+    status: Annotated[
+        str | None, typer.Option(help="Of one number: the status that it means.")
+    ] = None,
     *,
     everything: _AllOption = False,
 ) -> None:
     """Let entries be applied again: dead letters once the database takes them.
 
     The service does so within seconds, or a minute for one that waits for its row already; without
-    one, see `spool drain`. A body that was not understood cannot be applied: export it, and send
-    it again.
+    one, see `spool drain`. A body that was not understood is read anew: a newer release may
+    understand it. What one means that still is not, --deployment and --status say. Look into the
+    table first: a later status of the deployment may be there, and would be overwritten.
     """
     _require_one_way(numbers, kind, everything=everything)
-    if kind is Kind.INVALID:
-        fail("A body that was not understood cannot be applied. Export it, and send it again.")
+    by_hand = deployment is not None or status is not None
+    if by_hand and (deployment is None or status is None or len(numbers or []) != 1):
+        fail("--deployment and --status go together, and with one number.")
     with opened(path) as file:
-        done = 0
+        if numbers and deployment is not None and status is not None:
+            retry_as(file, numbers[0], deployment, status).report()
+            return
+        retried = Retried()
         for page in _selected(file, numbers, kind, everything=everything):
-            chosen = [entry.number for entry in page if entry.kind is not Kind.INVALID]
-            file.settle([], [(each, Kind.QUEUED, "Retried by hand.") for each in chosen])
-            done += len(chosen)
-    typer.echo(f"{done} to be applied.")
+            retry_entries(file, page, retried)
+    retried.report()
 
 
 @app.command()

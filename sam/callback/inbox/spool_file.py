@@ -4,6 +4,7 @@
 synchronous"). A key has one entry at the most, and only a higher number replaces it.
 """
 
+import math
 import os
 import sqlite3
 from collections.abc import Callable, Collection, Iterable
@@ -19,6 +20,9 @@ from sam.callback.inbox.sqlite_transaction import write_transaction
 
 DEAD_LETTER_SHARE: Final = 0.25
 """The share of the file that dead letters may take; the rest is for what will be applied."""
+
+PAGE_BYTES: Final = 2**24
+"""What entries that are read together take, but for one that takes more: payloads may be large."""
 
 _BUSY_TIMEOUT_MS = 2_000  # the command line edits rows beside the service
 
@@ -200,7 +204,7 @@ class SpoolFile:
     def due(self, limit: int, *, retries: bool = True) -> Due:
         """Return live entries whose time has come; as `Schedule.due`."""
         numbers, seconds_to_next = self._schedule.due(limit, retries=retries)
-        return Due(self.get(numbers), seconds_to_next)
+        return Due(self._entries(*_are(numbers), max_bytes=PAGE_BYTES), seconds_to_next)
 
     def with_entries(self, keys: Collection[str]) -> set[str]:
         """Return those of the keys that have an entry."""
@@ -214,16 +218,36 @@ class SpoolFile:
         }
 
     def page(self, kinds: Collection[Kind], *, after: int, limit: int) -> list[Entry]:
-        """Return entries of these kinds with numbers above `after`, the lowest first."""
+        """Return entries of these kinds with numbers above `after`, the lowest first.
+
+        There may be fewer than the limit, as they are no more than `PAGE_BYTES`; none is the end.
+        """
         marks = ", ".join("?" * len(kinds))
         return self._entries(
-            f"kind IN ({marks}) AND number > ? ORDER BY number LIMIT ?", (*kinds, after, limit)
+            f"kind IN ({marks}) AND number > ? ORDER BY number LIMIT ?",
+            (*kinds, after, limit),
+            max_bytes=PAGE_BYTES,
         )
 
     def get(self, numbers: Collection[int]) -> list[Entry]:
         """Return the entries with these numbers that are still there."""
-        marks = ", ".join("?" * len(numbers))
-        return self._entries(f"number IN ({marks}) ORDER BY number", tuple(numbers))
+        return self._entries(*_are(numbers))
+
+    def replace_dead(self, entry: Entry) -> bool:
+        """Put an entry in the place of the dead one with its number, with one fsync.
+
+        Returns:
+            Whether it is there: not if its key has a later one, which stays. The dead one is
+            deleted all the same.
+        """
+        with write_transaction(self._connection):
+            self._connection.execute(
+                "DELETE FROM entries WHERE number = ? AND kind IN ('dead_letter', 'invalid')",
+                (entry.number,),
+            )
+            if error := self._insert(entry):
+                raise error
+            return bool(self._size_of(entry.number))
 
     def totals(self) -> dict[Kind, Total]:
         """Return what there is, for every kind."""
@@ -293,11 +317,23 @@ class SpoolFile:
         totals = self.totals()
         return self._max_dead_bytes - sum(totals[kind].bytes for kind in DEAD)
 
-    def _entries(self, condition: str, parameters: tuple[object, ...]) -> list[Entry]:
-        return [
-            Entry(number, Kind(kind), *others)
-            for number, kind, *others in self._connection.execute(
-                f"SELECT {_COLUMNS} FROM entries WHERE {condition}",  # noqa: S608 - conditions of this class
-                parameters,
-            )
-        ]
+    def _entries(
+        self, condition: str, parameters: tuple[object, ...], *, max_bytes: float = math.inf
+    ) -> list[Entry]:
+        found: list[Entry] = []
+        for number, kind, *others in self._connection.execute(
+            f"SELECT {_COLUMNS} FROM entries WHERE {condition}",  # noqa: S608 - conditions of this class
+            parameters,
+        ):
+            entry = Entry(number, Kind(kind), *others)
+            max_bytes -= entry.size
+            if found and max_bytes < 0:
+                break
+            found.append(entry)
+        return found
+
+
+def _are(numbers: Collection[int]) -> tuple[str, tuple[int, ...]]:
+    """Return the condition that entries have these numbers, and its parameters."""
+    marks = ", ".join("?" * len(numbers))
+    return f"number IN ({marks}) ORDER BY number", tuple(numbers)

@@ -98,6 +98,14 @@ def decode(body: bytes, charset: str = UTF_8) -> Decoded:
     return Decoded(CallbackPayload.model_validate(fields), utf_8)
 
 
+def mistakes_in(error: ValidationError) -> list[str]:
+    """Return what is wrong with a body, a sentence each; without what was in it."""
+    return [
+        f"{'.'.join(map(str, mistake['loc']))}: {mistake['msg']}".removeprefix(": ")
+        for mistake in error.errors(include_url=False, include_context=False, include_input=False)
+    ]
+
+
 def readable_fields(body: bytes, charset: str = UTF_8) -> dict[str, str]:
     """Return the valid ones of the fields that matter, though the body is not valid, or breaks off.
 

@@ -16,7 +16,7 @@ from sam.callback.inbox.recorder import NotSafeError, OverloadedError
 from sam.callback.reasons import RefusalReason
 from sam.callback.service import openapi, paths
 from sam.callback.service.body_budget import BodyBudget, BodyShare
-from sam.callback.service.callback_body import BodyDecoder, charset_of, decode_common
+from sam.callback.service.callback_body import BodyDecoder, charset_of, decode_common, mistakes_in
 from sam.callback.service.direct_route import DirectRoute
 from sam.callback.service.request_body import HEAD_BYTES, BodyNotReadError, BodyReader
 from sam.callback.service.request_log import line_of, request_id_of
@@ -93,7 +93,7 @@ class _Endpoint:
         await self._name(request, body[:HEAD_BYTES])
         # Without the input: it may be large, or hold what JSON cannot (NaN).
         mistakes = error.errors(include_url=False, include_context=False, include_input=False)
-        texts = [f"{'.'.join(map(str, m['loc']))}: {m['msg']}".removeprefix(": ") for m in mistakes]
+        texts = mistakes_in(error)
         line_of(request.scope).update(reason=RefusalReason.INVALID_BODY, mistakes=texts)
         await self._inbox.keep_invalid(body, "; ".join(texts))
         return RequestValidationError([{**m, "loc": ("body", *m["loc"])} for m in mistakes])
