@@ -11,6 +11,9 @@ export UV_HTTP_TIMEOUT ?= 120
 export UV_HTTP_RETRIES ?= 5
 export UV_LOCK_TIMEOUT ?= 1800
 
+# Where this is set, each of the tests' hundreds of processes compiles what it imports.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -24,9 +27,6 @@ run: .setup-run  ## serve on the embedded database, http://127.0.0.1:8000
 .PHONY: demo
 demo: .setup-run  ## show the whole story in one go, and end
 	@$(RUN) --no-dev -m sam.callback demo
-
-# Each of hundreds of starts would else compile what it imports, where Python may not keep that.
-test coverage test-faults test-fuzz: export UV_COMPILE_BYTECODE ?= 1
 
 .PHONY: test
 test: .setup-test  ## the tests, but for the kinds below

@@ -41,11 +41,24 @@ SECRETS = {
 }
 
 
-@pytest.mark.parametrize("leak", LEAKS.values(), ids=LEAKS)
 @pytest.mark.parametrize("name", SECRETS)
-@pytest.mark.parametrize("end", ["stop", "kill"])
+def test_a_secret_is_found_as_it_is_and_as_json_has_it(name: str) -> None:
+    for text in (SECRETS[name], json.dumps(SECRETS[name])):
+        with pytest.raises(SecretPrintedError) as found:
+            search(SECRETS, ["fine", f"x{text}x"])
+        assert SECRETS[name] not in str(found.value)
+
+
+@pytest.mark.parametrize(
+    ("end", "leak", "name"),
+    [
+        ("stop", LEAKS["standard output"], "SQL_SAM_PASSWORD"),
+        ("kill", LEAKS["standard error"], "CALLBACK_API_KEY"),
+    ],
+    ids=["stop", "kill"],
+)
 def test_a_service_that_prints_a_secret_is_found_out(
-    name: str, leak: str, end: str, sqlite_database: SqliteDatabase, tmp_path: Path
+    end: str, leak: str, name: str, sqlite_database: SqliteDatabase, tmp_path: Path
 ) -> None:
     service = Service(
         tmp_path,
@@ -122,10 +135,10 @@ def test_no_crash_shows_one(
         **say_at_start(
             tmp_path,
             "from sam.callback.service import callback_route\n"
-            "async def crash(request, **_):\n"
+            "async def crash(request, *_):\n"
             "    key, all_of_them = dict(request.headers)['x-api-key'], dict(os.environ)\n"
             "    raise RuntimeError('boom')\n"
-            "callback_route.read_body = crash",
+            "callback_route._record = crash",
         ),
     )
     answer = service.post(body())

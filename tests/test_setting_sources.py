@@ -36,6 +36,9 @@ COMMANDS = {
     "spool export": ("spool", "export"),
     "spool drain": ("spool", "drain"),
 }
+ONE_OF_EACH_KIND = ["serve", "send", "spool list"]
+"""They load the settings of the service, of a client, and of the spool."""
+
 SECRET = "contraseña-5b1e"
 BAD_CONTENTS = {
     "Latin-1": f"CALLBACK_API_KEY={SECRET}\n".encode("latin-1"),
@@ -159,27 +162,35 @@ def assert_it_is_refused(
         assert part not in ended.stderr
 
 
-@pytest.mark.parametrize("arguments", COMMANDS.values(), ids=COMMANDS)
 @pytest.mark.parametrize("content", {**BAD_CONTENTS, **BAD_LINES}.values(), ids=str)
-def test_an_env_file_that_cannot_be_used_ends_every_command(
-    content: bytes, arguments: tuple[str, ...], tmp_path: Path
-) -> None:
+def test_an_env_file_that_cannot_be_used_ends_the_start(content: bytes, tmp_path: Path) -> None:
     path = write_env_file(content)
+    assert_it_is_refused(run_to_its_end(tmp_path, {"CALLBACK_API_KEY": "k"}), path)
+
+
+@pytest.mark.parametrize("arguments", COMMANDS.values(), ids=COMMANDS)
+def test_it_ends_every_command(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    path = write_env_file(BAD_CONTENTS["Latin-1"])
     assert_it_is_refused(run_to_its_end(tmp_path, {"CALLBACK_API_KEY": "k"}, *arguments), path)
 
 
-@pytest.mark.parametrize("arguments", COMMANDS.values(), ids=COMMANDS)
-def test_so_does_one_that_cannot_be_read(arguments: tuple[str, ...], tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", ONE_OF_EACH_KIND)
+def test_so_does_one_that_cannot_be_read(command: str, tmp_path: Path) -> None:
     """As where Docker made a folder of a file to mount that was not there."""
     path = tmp_path / ".env"
     path.mkdir()
-    ended = run_to_its_end(tmp_path, {"CALLBACK_API_KEY": "k"}, *arguments)
+    ended = run_to_its_end(tmp_path, {"CALLBACK_API_KEY": "k"}, *COMMANDS[command])
     assert_it_is_refused(ended, path, "cannot be read (")
 
 
 @pytest.mark.posix
-@pytest.mark.parametrize("command", ["serve", "check", "send", "spool list", "spool drain"])
-@pytest.mark.parametrize("name", [".env", "secrets/callback_api_key"])
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        *((".env", command) for command in ONE_OF_EACH_KIND),
+        ("secrets/callback_api_key", "serve"),
+    ],
+)
 def test_so_does_one_without_permission(
     name: str, command: str, secrets: Path, tmp_path: Path
 ) -> None:
