@@ -5,6 +5,7 @@ UV_VERSION := $(shell sed -n 's/^uv==\([0-9.]*\).*/\1/p' .ci/uv.txt)
 UV := $(shell uv --version 2>/dev/null | grep -q '^uv $(UV_VERSION) ' && command -v uv || echo .tools/bin/uv)
 RUN := $(UV) run --locked
 COMPOSE ?= docker compose
+ORDINARY := -m "not browser and not faults and not fuzz and not container"
 
 # For a registry that answers late, and for another make that installs into this checkout.
 export UV_HTTP_TIMEOUT ?= 120
@@ -30,11 +31,11 @@ demo: .setup-run  ## show the whole story in one go, and end
 
 .PHONY: test
 test: .setup-test  ## the tests, but for the kinds below
-	$(RUN) pytest -n auto -m "not browser and not faults and not fuzz and not container"
+	$(RUN) pytest -n auto $(ORDINARY)
 
 .PHONY: coverage
 coverage: .setup-test  ## what of the code `make test` runs, by branches, the service's processes included
-	$(RUN) pytest -n auto -m "not browser and not faults and not fuzz and not container" --cov --cov-report=term-missing
+	$(RUN) pytest -n auto $(ORDINARY) --cov --cov-report=term-missing
 
 .PHONY: test-faults
 test-faults: .setup-faults  ## break things for minutes: kills, silence, locks, full disks
@@ -46,6 +47,11 @@ TIMES ?= 10
 BUSY ?= 0
 test-repeat:  ## TARGET=test TIMES=10 times, beside BUSY=0 busy loops, until it fails
 	@.ci/repeat $(TARGET) $(TIMES) $(BUSY)
+
+.PHONY: test-alone
+test-alone: .setup-test  ## each of the tests in a process of its own, two at a time: half an hour
+	$(RUN) pytest --collect-only -qq $(ORDINARY) | sed -n '/::/s/\[.*//; /::/p' | sort -u | \
+	    xargs -P 2 -n 1 $(RUN) --no-sync pytest -q --no-header -p no:cacheprovider
 
 .PHONY: test-fuzz
 test-fuzz: .setup-test  ## 20,000 requests that nobody would write, the same ones each time
