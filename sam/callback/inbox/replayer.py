@@ -238,7 +238,7 @@ class Replayer:
     def _kind_after(self, entry: Entry, applied: Applied) -> tuple[Kind, str]:
         if applied.verdict is Verdict.REFUSED:
             return Kind.DEAD_LETTER, applied.reason
-        if applied.verdict is Verdict.UNKNOWN:
+        if applied.verdict is Verdict.UNKNOWN or applied.is_transient:
             return entry.kind, ""
         if self._is_expired(entry):
             why = applied.reason or "No row had this deployment."

@@ -149,7 +149,9 @@ class BatchUpdate:
             self._payload_refused.append(callback)
         else:
             verdict = Verdict.REFUSED if refused else Verdict.FAILED
-            self._results[callback.number] = Applied(verdict, self._describe(error))
+            is_transient = error_class is ErrorClass.ROW_LUCK
+            reason = self._describe(error)
+            self._results[callback.number] = Applied(verdict, reason, is_transient=is_transient)
 
     def _acceptable(self, callbacks: Sequence[Callback]) -> list[Callback]:
         """Refuse the callbacks whose deployment no row can have; return the others."""

@@ -39,11 +39,13 @@ class Applied:
         verdict: What became of it.
         reason: The database's own words where it failed.
         is_payload_refused: Whether the status was written without the payload.
+        is_transient: Whether it failed for what passes by itself: a lock, a deadlock.
     """
 
     verdict: Verdict
     reason: str = ""
     is_payload_refused: bool = False
+    is_transient: bool = False
 
 
 @dataclass(frozen=True, slots=True)
