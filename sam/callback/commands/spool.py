@@ -115,10 +115,10 @@ def retry(
 ) -> None:
     """Let entries be applied again: dead letters once the database takes them.
 
-    The service does so within seconds, or a minute for one that waits for its row already; without
-    one, see `spool drain`. A body that was not understood is read anew: a newer release may
-    understand it. What one means that still is not, --deployment and --status say. Look into the
-    table first: a later status of the deployment may be there, and would be overwritten.
+    The service does so within seconds; without one, see `spool drain`. A body that was not
+    understood is read anew: a newer release may understand it. What one means that still is not,
+    --deployment and --status say. Look into the table first: a later status of the deployment may
+    be there, and would be overwritten.
     """
     _require_one_way(numbers, kind, everything=everything)
     by_hand = deployment is not None or status is not None
