@@ -171,10 +171,6 @@ def test_a_413_says_no_more_than_can_be_read(
         assert {name: line[name] for name in ("deployment_id", "status") if name in line} == said
 
 
-def _is_of(request_id: str, line: dict[str, Any]) -> bool:
-    return line.get("request_id") == request_id
-
-
 def test_it_is_a_413_though_the_body_does_not_come(
     start_service: Callable[..., Service], sqlite_database: SqliteDatabase
 ) -> None:
