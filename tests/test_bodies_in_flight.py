@@ -74,10 +74,10 @@ def test_a_body_that_finds_no_room_in_time_is_503(
     start_service: Callable[..., Service], sqlite_database: SqliteDatabase
 ) -> None:
     service = start_service(
-        SQL_SAM_CONNECTION_STRING=sqlite_database.connection_string.replace("1000", "60000"),
+        SQL_SAM_CONNECTION_STRING=sqlite_database.connection_string,
         CALLBACK_MAX_BODY_BYTES="1 MiB",
         CALLBACK_MAX_BODIES_BYTES="1 MiB",
-        CALLBACK_BODY_TIMEOUT="3",  # in which a megabyte comes
+        CALLBACK_BODY_TIMEOUT="5",  # in which a megabyte comes
     )
     sqlite_database.add_robots(["d-2"])
     with closing(sqlite3.connect(sqlite_database.path)) as other, Wire(service) as first:

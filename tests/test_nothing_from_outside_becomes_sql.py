@@ -67,10 +67,7 @@ REFUSED = ["\0", "d-1\0'; DROP TABLE robots; --", "a\rb", "\x1b[2K", "\x85", "x"
 
 @pytest.fixture
 def started(start_service: Callable[..., Service], database: Database) -> Service:
-    return start_service(
-        SQL_SAM_CONNECTION_STRING=database.connection_string,
-        CALLBACK_DB_TIMEOUT="10",  # nothing is queued for a slow machine's sake
-    )
+    return start_service(SQL_SAM_CONNECTION_STRING=database.connection_string)
 
 
 def test_a_value_is_a_value(started: Service, database: Database) -> None:
@@ -97,7 +94,6 @@ def test_it_is_one_in_the_payload_too(
     service = start_service(
         SQL_SAM_CONNECTION_STRING=database.connection_string,
         SQL_SAM_PAYLOAD_COLUMN="payload",
-        CALLBACK_DB_TIMEOUT="10",
     )
     payload = {"deploymentId": "d-1", "status": "DONE", "botOutput": HOSTILE}
     sent = json.dumps(payload, ensure_ascii=False).encode()
@@ -207,7 +203,7 @@ async def test_an_odd_name_is_a_name(
             sql_sam_status_column=status,
         )
         async with repositories.open_repository(settings) as repository:
-            batch = await repositories.apply(repository, [repositories.callback("d-1")], timeout=10)
+            batch = await repositories.apply(repository, [repositories.callback("d-1")])
         assert [applied.verdict for applied in batch.results] == [Verdict.UPDATED], name
         assert sorted(database.execute(read)) == [("d-1", "DONE"), ("d-2", "RUNNING")]
     assert database.statuses() == {"d-1": "RUNNING"}

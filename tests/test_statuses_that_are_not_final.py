@@ -12,9 +12,7 @@ from tests.support.service import Service
 
 @pytest.fixture
 def service(start_service: Callable[..., Service], database: Database) -> Service:
-    return start_service(
-        SQL_SAM_CONNECTION_STRING=database.connection_string, CALLBACK_DB_TIMEOUT="30"
-    )
+    return start_service(SQL_SAM_CONNECTION_STRING=database.connection_string)
 
 
 def sam_writes(database: Database, status: str, table: str = "robots") -> None:

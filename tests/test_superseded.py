@@ -33,7 +33,6 @@ def service_with_times(start_service: StartService, database: Database) -> Servi
     return start_service(
         SQL_SAM_CONNECTION_STRING=database.connection_string,
         SQL_SAM_FINISHED_COLUMN="finished",
-        CALLBACK_DB_TIMEOUT="20",
     )
 
 
@@ -89,9 +88,7 @@ def test_of_callbacks_that_go_together_the_others_are_superseded(
 ) -> None:
     database = SqliteDatabase(tmp_path / "sam.db")
     database.add_robots(["d-1"])
-    service = start_service(
-        SQL_SAM_CONNECTION_STRING=database.connection_string, CALLBACK_DB_TIMEOUT="60"
-    )
+    service = start_service(SQL_SAM_CONNECTION_STRING=database.connection_string)
     service.wait_for_event("database_up")
 
     def send(status: str) -> str:
