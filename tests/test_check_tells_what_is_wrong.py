@@ -429,7 +429,7 @@ def test_the_service_warns_of_such_a_key_too(service: Service) -> None:
     ("environment", "message"),
     [
         ({"CALLBACK_PORT": "http"}, "CALLBACK_PORT is wrong"),
-        ({"SQL_SAM_CONNECTION_STRING": "DRIVER={No such}"}, "'No such'"),
+        ({"SQL_SAM_CONNECTION_STRING": "DRIVER={No such}"}, "does not exist"),
         (
             {
                 "SQL_SAM_CONNECTION_STRING": "",

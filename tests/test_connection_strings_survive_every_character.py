@@ -241,7 +241,8 @@ def test_the_driver_that_is_named_is_taken(
 
 
 def test_the_password_is_in_no_text_but_the_string_itself() -> None:
-    made = ConnectionString("UID=sam;PWD={a}};b};", Driver("x", "y"))
+    text = "UID=sam;PWD={a}};b};"
+    made = ConnectionString(text, Driver("x", "y"), frozenset({"a};b"}))
     assert made.redact("login failed for a};b") == "login failed for ***"
     assert "a};b" not in repr(made)
 

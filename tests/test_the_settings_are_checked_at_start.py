@@ -41,7 +41,8 @@ def test_a_driver_that_does_not_exist_ends_the_start(tmp_path: Path) -> None:
     ):
         run = run_to_its_end(tmp_path, variables)
         assert run.returncode == 2
-        assert "'No Such Driver'" in run.stderr
+        assert "does not exist on this machine" in run.stderr
+        assert ("'No Such Driver'" in run.stderr) is ("SQL_SAM_DRIVER" in variables)
         assert "Traceback" not in run.stderr
         assert "hush-hush" not in run.stderr
 

@@ -1,7 +1,9 @@
 """From the settings to an ODBC connection string."""
 
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from sam.callback.settings import Settings, SettingsError
 from sam.callback.storage.drivers import Driver, find_driver, named_driver
@@ -9,12 +11,22 @@ from sam.callback.storage.server_address import ServerAddress
 
 # keyword=value; where the value may stand in braces, a closing one inside them doubled.
 _PAIR = re.compile(
-    r"\s*(?P<keyword>[^=;]*?)\s*="
-    r"\s*(?:\{(?P<braced>(?:[^}]|\}\})*)\}\s*|(?P<plain>[^;]*))(?:;|\Z)"
+    r"[;\s]*(?P<keyword>[A-Za-z][\w .-]*?)\s*="
+    r"\s*(?:\{(?P<braced>(?:[^}]|\}\})*)\}\s*|(?P<plain>[^;]*))(?:;[;\s]*|\Z)"
 )
 _PLAIN_VALUE = re.compile(r"[\w.,:/\\-]*")
 _SHORTEST_REDACTED = 4  # a shorter one would turn up by chance, and hide what the message says
-_PASSWORD_KEYWORDS = {"pwd", "password"}
+_PASSWORD_KEYWORDS: Final = frozenset({"pwd", "password"})
+_PUBLIC_KEYWORDS: Final = frozenset(
+    {
+        *("driver", "dsn", "server", "servername", "address", "addr", "port", "database"),
+        *("uid", "user", "username", "app", "wsid", "encrypt", "encryption", "sslmode"),
+        *("trustservercertificate", "trusted_connection", "multisubnetfailover", "tds_version"),
+        *("authentication", "applicationintent", "hostnameincertificate", "timeout"),
+    }
+)
+_PUBLIC_VALUE = re.compile(r"[\w.,:/\\@-]*")
+_WORD = re.compile(r"[^\s,;:={}()'\"]+")
 
 
 class ConnectionStringError(SettingsError):
@@ -28,11 +40,13 @@ class ConnectionString:
     Attributes:
         text: The string.
         driver: The driver that it names.
+        secrets: What no message may repeat.
         caveat: What of the settings the driver does not do; '' if it does all.
     """
 
     text: str
     driver: Driver
+    secrets: frozenset[str]
     caveat: str = ""
 
     def __repr__(self) -> str:
@@ -40,10 +54,10 @@ class ConnectionString:
         return f"ConnectionString(driver={self.driver!r})"
 
     def redact(self, message: str) -> str:
-        """Take the password out of a driver's message, should one ever quote it."""
-        for keyword, value in parse(self.text):
-            if keyword in _PASSWORD_KEYWORDS and len(value) >= _SHORTEST_REDACTED:
-                message = message.replace(value, "***")
+        """Take out of a driver's message what is secret, should it quote that."""
+        for secret in sorted(self.secrets, key=len, reverse=True):
+            if len(secret) >= _SHORTEST_REDACTED:
+                message = re.sub(re.escape(secret), "***", message, flags=re.IGNORECASE)
         return message
 
 
@@ -56,7 +70,8 @@ def connection_string(settings: Settings) -> ConnectionString:
     """
     if settings.sql_sam_connection_string is not None:
         text = settings.sql_sam_connection_string.get_secret_value()
-        return ConnectionString(text, _driver_in(text))
+        pairs = parse(text)
+        return ConnectionString(text, _driver_in(pairs), frozenset(_secrets_in(pairs)))
     driver = find_driver(settings.sql_sam_driver)
     try:
         server = ServerAddress.parse((settings.sql_sam_server or "").strip())
@@ -82,7 +97,9 @@ def _for_microsoft(driver: Driver, server: ServerAddress, settings: Settings) ->
         "APP": "sam-callback",
     }
     return ConnectionString(
-        "".join(f"{name}={escape(value)};" for name, value in pairs.items() if value), driver
+        "".join(f"{name}={escape(value)};" for name, value in pairs.items() if value),
+        driver,
+        frozenset({pairs["PWD"] or ""}),
     )
 
 
@@ -122,6 +139,7 @@ def _for_freetds(driver: Driver, server: ServerAddress, settings: Settings) -> C
     return ConnectionString(
         text,
         driver,
+        frozenset({pairs["PWD"] or ""}),
         "FreeTDS encrypts, but checks the server's certificate only against a 'ca file' of its "
         "freetds.conf. Microsoft's driver checks it."
         if checks
@@ -165,18 +183,46 @@ def escape(value: str) -> str:
 
 
 def parse(text: str) -> list[tuple[str, str]]:
-    """Read a connection string: its keywords in small letters, and their values, in order."""
-    return [
-        (
-            pair["keyword"].lower(),
-            pair["plain"].strip() if pair["braced"] is None else pair["braced"].replace("}}", "}"),
-        )
-        for pair in _PAIR.finditer(text)
-    ]
+    """Read a connection string: its keywords in small letters, and their values, in order.
+
+    Raises:
+        ConnectionStringError: If it is no list of them. The message repeats nothing of it.
+    """
+    pairs: list[tuple[str, str]] = []
+    position = 0
+    while position < len(text):
+        pair = _PAIR.match(text, position)
+        if pair is None:
+            raise ConnectionStringError(
+                f"SQL_SAM_CONNECTION_STRING is wrong: its part {len(pairs) + 1} is no "
+                "keyword=value. Parts end with ';'. A value that holds one stands in braces, "
+                "as in PWD={a;b}."
+            )
+        position = pair.end()
+        braced = pair["braced"]
+        value = pair["plain"].strip() if braced is None else braced.replace("}}", "}")
+        pairs.append((pair["keyword"].lower(), value))
+    return pairs
 
 
-def _driver_in(text: str) -> Driver:
-    for keyword, value in parse(text):
+def _secrets_in(pairs: Sequence[tuple[str, str]]) -> Iterator[str]:
+    """Return what of a connection string is not known to be no secret.
+
+    Where no password is found, it may be anywhere: a separator may be missing.
+    """
+    has_password = any(keyword in _PASSWORD_KEYWORDS and value for keyword, value in pairs)
+    for keyword, value in pairs:
+        is_public = keyword in _PUBLIC_KEYWORDS and _PUBLIC_VALUE.fullmatch(value) is not None
+        if keyword == "driver" or (has_password and is_public):
+            continue
+        yield value
+        yield from _WORD.findall(value)
+        if keyword not in _PUBLIC_KEYWORDS | _PASSWORD_KEYWORDS:
+            yield keyword
+
+
+def _driver_in(pairs: Sequence[tuple[str, str]]) -> Driver:
+    for keyword, value in pairs:
         if keyword == "driver":
-            return named_driver(value, "SQL_SAM_CONNECTION_STRING")
+            return named_driver(value, "SQL_SAM_CONNECTION_STRING", may_be_secret=True)
     return Driver("", "left to the DSN in SQL_SAM_CONNECTION_STRING")

@@ -1,5 +1,6 @@
 """The ODBC driver: which one, and why."""
 
+import difflib
 import platform
 import re
 from dataclasses import dataclass
@@ -71,12 +72,14 @@ def find_driver(wanted: str | None = None) -> Driver:
     raise DriverNotFoundError(f"There is no ODBC driver for SQL Server. {_HOW_TO_GET_ONE}")
 
 
-def named_driver(name: str, variable: str) -> Driver:
+def named_driver(name: str, variable: str, *, may_be_secret: bool = False) -> Driver:
     """Return the driver that a variable names.
 
     Args:
         name: A registered name or the path of a library.
         variable: The environment variable that holds it.
+        may_be_secret: Whether the message may not repeat the name: in a misspelt connection string
+            a part of the password may be in it.
 
     Raises:
         DriverNotFoundError: If there is no such driver.
@@ -84,8 +87,12 @@ def named_driver(name: str, variable: str) -> Driver:
     registered = pyodbc.drivers()
     if name in registered or _is_library(name):
         return Driver(name, f"named in {variable}")
+    which = "The ODBC driver that it names" if may_be_secret else f"The ODBC driver '{name}'"
+    meant = "".join(
+        f" Is '{each}' meant?" for each in difflib.get_close_matches(name, registered, 1)
+    )
     raise DriverNotFoundError(
-        f"The ODBC driver '{name}' of {variable} does not exist on this machine. "
+        f"{variable}: {which} does not exist on this machine.{meant} "
         f"Registered: {', '.join(sorted(registered)) or 'none'}."
     )
 
