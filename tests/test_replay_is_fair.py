@@ -168,6 +168,16 @@ def test_a_few_that_wait_for_their_rows_are_tried_in_their_time_by_a_slow_databa
     assert retries.seconds_to_rest == 0
 
 
+async def test_after_a_full_batch_of_them_they_rest(open_inbox: OpenInbox, path: Path) -> None:
+    fill(path, [Entry(n, Kind.UNMATCHED, f"u-{n}", "", attempts=8) for n in range(1, 500)])
+    async with open_inbox(callback_unmatched_ttl=10**10) as inbox:
+        inbox.replayer._retries = DutyCycle(1e-6)  # noqa: SLF001 - so that the rest is not over
+        assert await inbox.replayer.step()
+        assert not await inbox.replayer.step()
+        tried = [entry.number for entry in (await inbox.spool.due(1_000)).entries]
+        assert 0 < len(tried) < 499
+
+
 async def test_while_those_rest_what_was_not_tried_yet_is_tried(
     open_inbox: OpenInbox, path: Path, sqlite_database: SqliteDatabase
 ) -> None:
