@@ -6,6 +6,7 @@ all of them due without writing to one.
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -138,6 +139,15 @@ def test_what_is_moved_by_hand_is_due_at_once(file: SpoolFile) -> None:
     file.put([entry(1, attempts=8), entry(2, Kind.DEAD_LETTER, attempts=8)], 2)
     file.settle(moved=[(1, Kind.QUEUED, "By hand."), (2, Kind.QUEUED, "By hand.")])
     assert due(file) == [1, 2]
+
+
+def test_what_becomes_a_dead_letter_is_not_put_off_for_when_it_is_retried(file: SpoolFile) -> None:
+    file.put([entry(1, Kind.QUEUED, attempts=0)], 1)
+    file.settle(moved=[(1, Kind.DEAD_LETTER, "refused")], put_off=[(1, 8)])
+    [dead] = file.get([1])
+    assert dead.attempts == 0
+    assert file.replace_dead(replace(dead, kind=Kind.QUEUED, status="OTHER"))
+    assert due(file) == [1]
 
 
 def test_what_met_an_outage_is_due_again_after_all_others(file: SpoolFile) -> None:

@@ -171,8 +171,8 @@ class SpoolFile:
             done: Numbers of entries to delete.
             moved: Numbers, with the new kind and the reason. They are due at once, unless they are
                 put off.
-            put_off: Numbers, with how often each was tried in vain: it is due after that one's
-                delay, or if that is 0 now, though after all others.
+            put_off: Numbers of live entries, with how often each was tried in vain: it is due after
+                that one's delay, or if that is 0 now, though after all others.
 
         Returns:
             The numbers that were not moved, as dead letters have used up their share.
@@ -196,7 +196,8 @@ class SpoolFile:
                     (kind, reason, number),
                 )
             self._connection.executemany(
-                "UPDATE entries SET attempts = ?, due = ? WHERE number = ?",
+                "UPDATE entries SET attempts = ?, due = ?"
+                " WHERE number = ? AND kind IN ('queued', 'unmatched')",
                 [(*self._schedule.line_and_due(attempts), number) for number, attempts in put_off],
             )
             return not_moved
