@@ -46,6 +46,7 @@ class Siege:
         self._address = address
         self._period = period
         self._is_over = threading.Event()
+        self._transports: set[asyncio.WriteTransport] = set()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
 
     def __enter__(self) -> Self:
@@ -56,7 +57,7 @@ class Siege:
 
     def __exit__(self, *_: object) -> None:
         self._is_over.set()
-        self._thread.join(60)
+        self._thread.join()
 
     async def _run(self) -> None:
         tasks = [
@@ -64,13 +65,14 @@ class Siege:
             for number in range(self._connections)
         ]
         await asyncio.to_thread(self._is_over.wait)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        # Not cancelled: asyncio does not close what is cancelled just before its TLS handshake.
+        for transport in self._transports:
+            transport.abort()
+        await asyncio.gather(*tasks)
 
     async def _keep_coming(self, delay: float) -> None:
         await asyncio.sleep(delay)
-        while True:
+        while not self._is_over.is_set():
             next_time = time.monotonic() + self._period
             try:
                 self.ended[await self._come()] += 1
@@ -82,11 +84,15 @@ class Siege:
         reader, writer = await asyncio.open_connection(
             "127.0.0.1", self._port, ssl=self._tls, local_addr=(self._address, 0)
         )
+        self._transports.add(writer.transport)
         try:
+            if self._is_over.is_set():
+                return "over"
             writer.write(self._beginning)
             await writer.drain()
             self.begun += 1
             answer = await reader.read()
             return answer[9:12].decode() or "closed"
         finally:
+            self._transports.discard(writer.transport)
             writer.transport.abort()  # TLS would wait for the other end
