@@ -69,7 +69,7 @@ async def test_the_event_loop_alone_gives_them_out_while_the_spool_is_opened_ane
     numbers: list[int] = []
     await spool.open()
     try:
-        for round_ in range(100):
+        for round_ in range(25):
             path.rename(path.with_name(f"away-{round_}.db"))  # so the next call opens another
             put = asyncio.create_task(
                 spool.put([Entry(sequence.next(), Kind.QUEUED, "d-1", "DONE")])
@@ -80,6 +80,6 @@ async def test_the_event_loop_alone_gives_them_out_while_the_spool_is_opened_ane
             assert put.result() == [True]
     finally:
         await spool.close()
-    assert len(numbers) > 10_000
+    assert len(numbers) >= 2_500
     assert numbers == sorted(set(numbers))
     assert sequence.users == {threading.get_ident()}

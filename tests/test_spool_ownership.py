@@ -117,7 +117,7 @@ async def test_it_is_owned_while_the_file_is_opened_anew(
         thread = threading.Thread(target=keep_trying)
         thread.start()
         try:
-            for _ in range(300):
+            for _ in range(100):
                 with monkeypatch.context() as patched:
                     patched.setattr(spool_file.SpoolFile, "try_room", fail)
                     with pytest.raises(SpoolUnavailableError):
