@@ -102,7 +102,7 @@ def test_the_spool_by_hand(
     service: Service, sqlite_database: SqliteDatabase, tmp_path: Path
 ) -> None:
     [commands] = markdown.commands("docs/reliability.md")
-    spool_list, show, retry, export, drop, drain = commands.splitlines()
+    spool_list, show, retry, by_hand, export, drop, drain = commands.splitlines()
     reader = reader_of(service, sqlite_database, tmp_path)
     service.post(body("stranger", "LATE"))
     [number] = re.findall(r"\d{19}", reader.types(spool_list))
@@ -116,6 +116,12 @@ def test_the_spool_by_hand(
         reader.types(drop.replace("NUMBER", number), answer="n\n")
     reader.types(drop.replace("NUMBER", number), answer="y\n")
     assert "stranger" not in reader.types(spool_list)
+
+    assert service.post(body("d-1", "FAILED")[:-5]).status_code == 422
+    [number] = re.findall(r"\d{19}", reader.types(spool_list))
+    by_hand = by_hand.partition("#")[0].replace("NUMBER", number)
+    reader.types(by_hand.replace("ID", "d-1").replace("STATUS", "FAILED"))
+    eventually(lambda: sqlite_database.statuses()["d-1"] == "FAILED")
 
     sqlite_database.execute("ALTER TABLE robots RENAME TO away")
     assert service.post(body("d-1", "LAST")).json()["outcome"] == "queued"

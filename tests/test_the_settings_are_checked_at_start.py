@@ -73,6 +73,7 @@ def set_all(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
         ("CALLBACK_DB_TIMEOUT", "soon"),
         ("CALLBACK_SPOOL_MAX_BYTES", "1 KiB"),
         ("CALLBACK_MAX_BODY_BYTES", "-1"),
+        ("CALLBACK_MAX_BODIES_BYTES", "15 MiB"),  # less than one body may have
         ("CALLBACK_LOG_LEVEL", "LOUD"),
         ("CALLBACK_LOG_FORMAT", "xml"),
         ("CALLBACK_DOCS", "perhaps"),

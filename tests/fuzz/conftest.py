@@ -44,4 +44,5 @@ def target(start_service: Callable[..., Service], sqlite_database: SqliteDatabas
         CALLBACK_HEADER_TIMEOUT="5",
         CALLBACK_BODY_TIMEOUT="5",
         CALLBACK_KEEP_ALIVE_TIMEOUT="5",
+        CALLBACK_MAX_BODY_BYTES="1 MiB",
     )

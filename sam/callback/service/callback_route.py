@@ -83,6 +83,9 @@ class _Endpoint:
         headers = {"Connection": "close"}
         if error.http_status is HTTPStatus.SERVICE_UNAVAILABLE:
             headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+            line_of(request.scope)["error"] = (
+                "There was no room for its body: CALLBACK_MAX_BODIES_BYTES were taken by others."
+            )
         elif error.head and error.http_status is HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
             await self._inbox.keep_invalid(error.head, f"{error} This is how it begins.")
         return HTTPException(error.http_status, str(error), headers=headers)

@@ -192,7 +192,7 @@ CALLBACK_OPERATION: Final[dict[str, Any]] = {
         },
         401: _UNAUTHORIZED,
         408: _error(408, "the body came too slowly.", "The body took more than 10 seconds."),
-        413: _error(413, "the body is too large.", "The body is larger than 1048576 bytes."),
+        413: _error(413, "the body is too large.", "The body is larger than 16777216 bytes."),
         422: {
             "model": InvalidAnswer,
             "description": "Unprocessable: the body is no JSON object, or a required field is "
@@ -213,7 +213,8 @@ CALLBACK_OPERATION: Final[dict[str, Any]] = {
         },
         503: _error(
             503,
-            "the callback could not be made safe. Send it again.",
+            "the callback could not be made safe, or there was no room for its body. Send it "
+            "again.",
             "The callback could not be made safe: neither the database nor the spool can take it. "
             "Send it again.",
             **{"Retry-After": "Seconds to wait before the next try."},
