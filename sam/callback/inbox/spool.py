@@ -82,12 +82,12 @@ class Spool:
         self._is_failing = False
         self._was_read = False
         self._look_up_at = -math.inf
+        self._rule: tuple[str, Callable[[str], str]] | None = None
         self._thread = DiskThread("spool")
         # The thread's own:
         self._ownership = Ownership(path)
         self._file: SpoolFile | None = None
         self._last_number = 0  # as of when it was opened
-        self._rule: tuple[str, Callable[[str], str]] | None = None
 
     async def open(self) -> None:
         """Open the file; make it if it is missing. If that fails, it is logged."""
@@ -121,6 +121,7 @@ class Spool:
         """Whether any deployment may have an entry.
 
         No one but this process adds deployments, so a no is true now; a yes may be out of date.
+        What an operator applies by hand, from beside, is seen with the replayer's next look.
         """
         return not self._was_read or any(
             self.totals[kind].entries for kind in Kind if kind is not Kind.INVALID
