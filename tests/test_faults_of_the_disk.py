@@ -96,7 +96,7 @@ def test_memory_stays_while_the_disk_hangs_and_the_spool_is_used_again_afterward
     kept, before = invalid_entries(service), process.memory_info().rss
     assert kept == 100
     with every_fsync_takes(3_600, service):
-        statuses = send(service, NOT_UNDERSTOOD, number=5_000, connections=16)
+        statuses = send(service, NOT_UNDERSTOOD, number=2_000, connections=16)
         assert statuses.keys() <= {422, 503}
         assert process.memory_info().rss - before < 20 * MIB
         assert httpx.get(service.url + "/ready").json()["status"] == "degraded"
