@@ -4,21 +4,20 @@ And what the spool then turns out to hold never overwrites what went past it.
 """
 
 import asyncio
-import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
 
 from sam.callback.inbox import spool as spool_module
+from sam.callback.inbox.in_flight import NotDurableError
 from sam.callback.inbox.inbox import Inbox, Readiness
-from sam.callback.inbox.recorder import NotSafeError
 from sam.callback.settings import Settings
 from tests.support.conditions import LIMIT_SECONDS, becomes_true
 from tests.support.databases import SqliteDatabase
-from tests.support.disk import hung_disk
+from tests.support.disk import hung_disk, slow_disk
 from tests.support.load import spooled
 
 OpenInbox = Callable[..., AbstractAsyncContextManager[Inbox]]
@@ -40,15 +39,6 @@ def open_inbox(
             await inbox.close()
 
     return open_it
-
-
-@contextmanager
-def slow_disk(inbox: Inbox) -> Iterator[None]:
-    """What is being written takes until the end, and then succeeds."""
-    with closing(sqlite3.connect(inbox.spool.path)) as other:
-        other.execute("BEGIN IMMEDIATE")
-        yield
-        other.rollback()
 
 
 @contextmanager
@@ -91,10 +81,10 @@ async def test_a_put_that_timed_out_and_was_stored_after_all_reverses_nothing(
     monkeypatch.setattr(spool_module, "LOOK_UP_PAUSE_SECONDS", 0)
     async with open_inbox() as inbox:
         sqlite_database.execute("ALTER TABLE robots RENAME TO away")
-        with slow_disk(inbox), impatience(monkeypatch), pytest.raises(NotSafeError):
+        with slow_disk(inbox.spool), impatience(monkeypatch), pytest.raises(NotDurableError):
             await outcome(inbox, "OLD")
         sqlite_database.execute("ALTER TABLE away RENAME TO robots")
-        inbox.health.committed()
+        inbox.breaker.committed()
         assert await outcome(inbox, "NEW") in {"updated", "queued"}
         await becomes_true(lambda: "d-1" in spooled(inbox.spool.path))  # OLD, or NEW after it
         await replay_all(inbox)
@@ -109,7 +99,7 @@ async def test_an_entry_that_could_not_be_seen_does_not_overwrite_what_went_past
         sqlite_database.execute("ALTER TABLE robots RENAME TO away")
         assert await outcome(inbox, "OLD") == "queued"
         sqlite_database.execute("ALTER TABLE away RENAME TO robots")
-        inbox.health.committed()
+        inbox.breaker.committed()
         async with hung_disk(inbox.spool):
             assert await outcome(inbox, "NEW") == "updated"
         await replay_all(inbox)
@@ -123,12 +113,12 @@ async def test_an_entry_is_not_dropped_for_a_callback_that_failed(
     async with open_inbox() as inbox:
         sqlite_database.execute("ALTER TABLE robots RENAME TO away")
         assert await outcome(inbox, "OLD") == "queued"
-        inbox.health.committed()  # as if it were up: the next one is tried, and fails
+        inbox.breaker.committed()  # as if it were up: the next one is tried, and fails
         async with hung_disk(inbox.spool, limit=0.2):
-            with pytest.raises(NotSafeError):
+            with pytest.raises(NotDurableError):
                 await outcome(inbox, "NEW")
         sqlite_database.execute("ALTER TABLE away RENAME TO robots")
-        await asyncio.sleep(inbox.health.seconds_to_probe)
+        await asyncio.sleep(inbox.breaker.seconds_to_probe)
         await replay_all(inbox)
     assert sqlite_database.statuses()["d-1"] in {"OLD", "NEW"}
 
@@ -140,11 +130,11 @@ async def test_a_spool_that_is_gone_does_not_keep_the_database_down(
         (tmp_path / "spool").rename(tmp_path / "away")
         (tmp_path / "spool").write_text("not a directory")
         sqlite_database.execute("ALTER TABLE robots RENAME TO away")
-        with pytest.raises(NotSafeError):
+        with pytest.raises(NotDurableError):
             await outcome(inbox, "LOST")
         assert inbox.state().readiness is Readiness.UNAVAILABLE
         sqlite_database.execute("ALTER TABLE away RENAME TO robots")
-        await becomes_true(lambda: inbox.health.is_up)
+        await becomes_true(lambda: inbox.breaker.takes_callbacks)
         assert await outcome(inbox, "KEPT") == "updated"
         assert inbox.state().readiness is Readiness.DEGRADED
 
@@ -160,7 +150,7 @@ async def test_a_spool_that_is_back_is_noticed_while_the_database_is_down(
         sqlite_database.execute("DROP TABLE robots")
         (tmp_path / "spool").rename(tmp_path / "away")
         (tmp_path / "spool").write_text("not a directory")
-        with pytest.raises(NotSafeError):
+        with pytest.raises(NotDurableError):
             await outcome(inbox, "LOST")
         assert inbox.state().readiness is Readiness.UNAVAILABLE
         (tmp_path / "spool").unlink()

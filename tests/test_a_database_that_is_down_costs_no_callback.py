@@ -7,7 +7,12 @@ from contextlib import closing
 
 import pytest
 
-from sam.callback.inbox.health import LOGIN_PROBE, PROBE, SUSPICIOUS_UNMATCHED, Health
+from sam.callback.inbox.circuit_breaker import (
+    LOGIN_PROBE,
+    PROBE,
+    SUSPICIOUS_UNMATCHED,
+    CircuitBreaker,
+)
 from sam.callback.storage.errors import DatabaseUnavailableError, LoginRefusedError
 from tests.support.callbacks import body
 from tests.support.conditions import LIMIT_SECONDS, eventually
@@ -161,16 +166,16 @@ def test_probes_back_off_further_for_a_refused_login(monkeypatch: pytest.MonkeyP
     assert [LOGIN_PROBE.delay(n) for n in (1, 2, 6, 7, 50)] == [1, 2, 32, 60, 60]
 
     monkeypatch.setattr(time, "monotonic", lambda: 0.0)
-    health = Health()
-    health.failed(DatabaseUnavailableError("gone"))
-    assert 0 < health.seconds_to_probe <= 0.1
-    health.failed(LoginRefusedError("no"))
-    assert 0.5 < health.seconds_to_probe <= 1
-    health.failed(LoginRefusedError("no"))
-    assert 1 < health.seconds_to_probe <= 2
-    assert not health.is_up
-    health.committed()
-    assert health.is_up
+    breaker = CircuitBreaker()
+    breaker.failed(DatabaseUnavailableError("gone"), time.monotonic())
+    assert 0 < breaker.seconds_to_probe <= 0.1
+    breaker.failed(LoginRefusedError("no"), time.monotonic(), is_probe=True)
+    assert 0.5 < breaker.seconds_to_probe <= 1
+    breaker.failed(LoginRefusedError("no"), time.monotonic(), is_probe=True)
+    assert 1 < breaker.seconds_to_probe <= 2
+    assert not breaker.takes_callbacks
+    breaker.committed()
+    assert breaker.takes_callbacks
 
 
 def test_many_unmatched_and_not_one_match_is_not_a_green_light(service: Service) -> None:

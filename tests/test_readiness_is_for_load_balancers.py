@@ -1,4 +1,4 @@
-"""/ready: 200 while callbacks can be made safe, 503 while they cannot or the service is ending."""
+"""/ready: 200 while callbacks can be made durable, 503 while they cannot or while it drains."""
 
 import signal
 import time

@@ -198,7 +198,7 @@ async def test_an_entry_whose_deployment_is_in_a_batch_waits_for_its_end(
     fill(path, [queued(1), queued(2)])
     sqlite_database.add_robots(["d-2"])
     async with open_inbox() as inbox:
-        batcher = inbox.replayer._recorder.batcher  # noqa: SLF001 - as while a batch is under way
+        batcher = inbox.replayer._recorder._batcher  # noqa: SLF001 - as while a batch is under way
         batcher._in_flight.add("d-1")  # noqa: SLF001
         await step_until_nothing_is_due(inbox)
         assert spooled(path).keys() == {"d-1"}

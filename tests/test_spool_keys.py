@@ -98,13 +98,15 @@ async def test_whatever_file_is_opened_follows_the_rule(spool: Spool, path: Path
     await spool.put([entry(1, "a"), entry(2, "A")])
     await spool.rekey("upper", str.upper)
     assert spool.key_rule == "upper"
-    assert await spool.with_entries(["A", "a"]) == {"A"}
+    assert await spool.with_entries(["A", "a"]) == {"A", "a"}
 
     path.rename(path.with_name("away.db"))
     other = SpoolFile(path, 16 * MIB)
     other.put([entry(3, "b")], 3)
     other.close()
-    assert await spool.with_entries(["B", "b"]) == {"B"}
+    assert await spool.with_entries(["A", "B", "b"]) == {"B", "b"}
+    await spool.put([entry(4, "B")])
+    assert [each.number for each in await spool.page([Kind.QUEUED], after=0, limit=9)] == [4]
 
 
 async def test_a_rule_that_came_while_the_spool_failed_is_not_forgotten(

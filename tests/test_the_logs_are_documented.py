@@ -28,7 +28,7 @@ LINE = {
     "timestamp": "2026-11-24T03:31:07.415712Z",
     "level": "info",
     "event": "database_up",
-    "logger": "sam.callback.inbox.health",
+    "logger": "sam.callback.inbox.circuit_breaker",
     "service": "sam-callback",
     "version": "0.1.0",
     "instance": "sam-1",

@@ -2,14 +2,15 @@
 
 import asyncio
 import itertools
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import pytest
 
-from sam.callback.inbox.batcher import MAX_BATCH, Batcher, Group
+from sam.callback.inbox.batch_limit import BatchLimit
+from sam.callback.inbox.batcher import Batcher, Group
 from sam.callback.model import Callback
 from tests.support.callbacks import body
-from tests.support.conditions import eventually
+from tests.support.conditions import becomes_true, eventually
 from tests.support.databases import SqliteDatabase
 from tests.support.load import Load, losses, spooled
 from tests.support.service import Service
@@ -41,9 +42,18 @@ class Recording:
 
 
 def make_batcher(
-    process: Recording, *, max_batches: int = 2, blocked: frozenset[str] = frozenset()
+    process: "Callable[[list[Group[int]]], Awaitable[None]]",
+    *,
+    max_batches: int = 2,
+    expired: "Callable[[Group[int]], None]" = lambda _: None,
 ) -> "Batcher[int]":
-    return Batcher(process, max_batches=max_batches, is_blocked=blocked.__contains__)
+    return Batcher(
+        process, expired, slots=asyncio.Semaphore(max_batches), limit=BatchLimit(time_limit=2.0)
+    )
+
+
+def submit(batcher: "Batcher[int]", one: Callback, seconds: float = 60) -> "asyncio.Future[int]":
+    return batcher.submit(one.deployment_id.lower(), one, seconds)
 
 
 async def turn() -> None:
@@ -57,16 +67,16 @@ async def test_one_callback_on_an_idle_service_waits_for_nobody() -> None:
     process.may_end.set()
     batcher = make_batcher(process)
     one = callback("d-1")
-    assert await batcher.submit(one, 0) == one.number
+    assert await submit(batcher, one) == one.number
     assert process.batches == [["d-1"]]
 
 
 async def test_a_batch_is_all_that_arrived_while_the_last_one_ran() -> None:
     process = Recording()
     batcher = make_batcher(process, max_batches=1)
-    first = batcher.submit(callback("d-1"), 0)
+    first = submit(batcher, callback("d-1"))
     await turn()
-    rest = [batcher.submit(callback(f"d-{number}"), 0) for number in range(2, 50)]
+    rest = [submit(batcher, callback(f"d-{number}")) for number in range(2, 50)]
     await turn()
     assert process.batches == [["d-1"]]
     process.may_end.set()
@@ -77,9 +87,9 @@ async def test_a_batch_is_all_that_arrived_while_the_last_one_ran() -> None:
 async def test_a_deployment_in_flight_is_never_in_a_second_batch() -> None:
     process = Recording()
     batcher = make_batcher(process, max_batches=4)
-    first = batcher.submit(callback("d-1"), 0)
+    first = submit(batcher, callback("d-1"))
     await turn()
-    second, other = batcher.submit(callback("d-1"), 0), batcher.submit(callback("d-2"), 0)
+    second, other = submit(batcher, callback("d-1")), submit(batcher, callback("d-2"))
     await turn()
     assert process.batches == [["d-1"], ["d-2"]]
     process.may_end.set()
@@ -90,48 +100,70 @@ async def test_a_deployment_in_flight_is_never_in_a_second_batch() -> None:
 async def test_callbacks_of_one_deployment_that_wait_together_go_as_the_last_of_them() -> None:
     process = Recording()
     batcher = make_batcher(process)
-    first = batcher.submit(callback("d-1"), 0)
+    first = submit(batcher, callback("d-1"))
     await turn()
     older, newer = callback("d-1"), callback("d-1")
-    answers = [batcher.submit(newer, 0), batcher.submit(older, 0)]
+    answers = [submit(batcher, newer), submit(batcher, older)]
     process.may_end.set()
     await first
     assert await asyncio.gather(*answers) == [newer.number, newer.number]
     assert len(process.batches) == 2
 
 
-async def test_a_batch_is_as_large_as_the_database_is_fast() -> None:
-    batcher = make_batcher(Recording())
-    assert batcher.batch_limit == MAX_BATCH
-    batcher.took(seconds=1.0, deployments=10, time_limit=2.0)
-    assert batcher.batch_limit == 5  # a quarter of the time
-    for _ in range(5):
-        batcher.ran_out_of_time()
-    assert batcher.batch_limit == 1
-    batcher.took(seconds=0.001, deployments=1, time_limit=2.0)
-    assert batcher.batch_limit == MAX_BATCH
-
-
-async def test_what_is_blocked_waits_and_holds_up_nobody_else() -> None:
+async def test_what_may_be_one_deployment_is_never_in_two_batches_and_the_last_goes_last() -> None:
+    """Ids are put together only if they are the same: others may be two deployments after all."""
     process = Recording()
-    process.may_end.set()
-    batcher = make_batcher(process, blocked=frozenset({"d-1"}))
-    waiting = batcher.submit(callback("d-1"), 0)
-    await batcher.submit(callback("d-2"), 0)
+    batcher = make_batcher(process, max_batches=4)
+    first = submit(batcher, callback("d-1"))
     await turn()
-    assert process.batches == [["d-2"]]
-    assert not waiting.done()
+    rest = [submit(batcher, callback(name)) for name in ("D-1", "d-1", "D-1")]
+    await turn()
+    assert process.batches == [["d-1"]]
+    process.may_end.set()
+    numbers = await asyncio.gather(first, *rest)
+    assert process.batches == [["d-1"], ["d-1"], ["D-1"]]
+    assert numbers[1] == numbers[3] == max(numbers)
+
+
+async def test_a_group_whose_time_is_up_is_told_and_the_others_are_not() -> None:
+    process, expired = Recording(), list[str]()
+    batcher = make_batcher(
+        process, max_batches=1, expired=lambda group: expired.append(group.callback.deployment_id)
+    )
+    under_way = submit(batcher, callback("d-1"), 0.05)
+    await turn()
+    waiting = submit(batcher, callback("d-2"), 0.05)
+    await becomes_true(lambda: len(expired) == 2)
+    assert expired == ["d-1", "d-2"]
     waiting.cancel()
+    later = submit(batcher, callback("d-3"), 60)
+    process.may_end.set()  # the batch of the first goes on, and the second is in none
+    await asyncio.gather(under_way, later)
+    assert process.batches == [["d-1"], ["d-3"]]
+    assert len(expired) == 2
+
+
+async def test_a_mistake_about_one_whose_time_is_up_does_not_end_the_times_of_others() -> None:
+    def fail(group: "Group[int]") -> None:
+        expired.append(group.callback.deployment_id)
+        raise LookupError
+
+    process, expired = Recording(), list[str]()
+    batcher = make_batcher(process, max_batches=1, expired=fail)
+    answers = [submit(batcher, callback(f"d-{number}"), 0.05) for number in range(3)]
+    results = await asyncio.gather(*answers, return_exceptions=True)
+    assert [type(result) for result in results] == [LookupError] * 3
+    process.may_end.set()
 
 
 async def test_a_mistake_in_a_batch_reaches_those_who_wait_and_frees_their_deployments() -> None:
     async def fail(_groups: "list[Group[int]]") -> None:
         raise LookupError
 
-    batcher: Batcher[int] = Batcher(fail, max_batches=1, is_blocked=lambda _: False)
+    batcher = make_batcher(fail)
     for _ in range(2):
         with pytest.raises(LookupError):
-            await batcher.submit(callback("d-1"), 0)
+            await submit(batcher, callback("d-1"))
 
 
 @pytest.mark.parametrize("kind", ["queued", "unmatched", "dead_letter"])

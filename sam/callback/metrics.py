@@ -93,7 +93,7 @@ class Metrics:
 
     Attributes:
         registry: For collectors of states.
-        callbacks: Counts callbacks that were made safe.
+        callbacks: Counts callbacks that were made durable.
         connections: How many are open.
         connections_max: How many may be.
         replayed: Counts tries to apply an entry of the spool.
@@ -112,7 +112,7 @@ class Metrics:
         )
         callbacks = Counter(
             f"{PREFIX}callbacks",
-            "Callbacks that were made safe, by what became of them.",
+            "Callbacks that were made durable, by what became of them.",
             ["outcome"],
             registry=registry,
         )

@@ -1,9 +1,10 @@
-"""A disk that hangs."""
+"""Disks that hang, or are slow."""
 
 import asyncio
+import sqlite3
 import threading
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
 
 from sam.callback.inbox.spool import Spool
 from tests.support.conditions import LIMIT_SECONDS
@@ -26,3 +27,12 @@ async def hung_disk(spool: Spool, limit: float | None = LIMIT_SECONDS) -> AsyncI
     finally:
         goes_on.set()
         await asyncio.gather(call, return_exceptions=True)
+
+
+@contextmanager
+def slow_disk(spool: Spool) -> Iterator[None]:
+    """What is being written takes until the end, and then succeeds."""
+    with closing(sqlite3.connect(spool.path)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        yield
+        other.rollback()

@@ -9,7 +9,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from sam.callback.inbox.entries import Kind
-from sam.callback.inbox.inbox import Inbox
+from sam.callback.inbox.inbox import Database, Inbox
 from sam.callback.metrics import PREFIX
 
 _NS: Final = 1_000_000_000
@@ -31,15 +31,19 @@ class InboxCollector(Collector):
         pool, disk, totals = state.pool, state.spool_disk, state.spool_totals
         yield _gauge(
             "database_up",
-            "Whether the database takes writes (1), or callbacks go to the spool (0).",
-            state.is_database_up,
+            "Whether writes to the database are committed (1), or fail or none was tried yet (0).",
+            state.database is Database.UP,
         )
         yield _gauge(
             "no_row_matches",
             "Whether many callbacks met no row, and not one its own, since the start.",
             state.is_wrong_database,
         )
-        yield _gauge("callbacks_in_flight", "Callbacks that wait to be made safe.", state.in_flight)
+        yield _gauge(
+            "callbacks_in_flight",
+            "Callbacks, and bodies not understood, that wait to be durable.",
+            state.in_flight,
+        )
         yield _gauge(
             "callbacks_in_flight_max",
             "Above so many in flight, callbacks are refused as overloaded.",

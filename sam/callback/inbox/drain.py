@@ -56,13 +56,13 @@ async def drain_spool(settings: Settings, progress: Callable[[int, int], object]
     try:
         while page := await inbox.spool.page(LIVE, after=after, limit=inbox.replayer.batch_limit):
             is_tried = False
-            if inbox.health.is_up or await inbox.replayer.probe():
+            if inbox.breaker.takes_callbacks or await inbox.database.probe():
                 is_tried = await inbox.replayer.replay(page)
                 progress(total - remaining(), total)
-            if inbox.health.is_up:
+            if inbox.breaker.takes_callbacks:
                 after = page[-1].number if is_tried else after
-            elif inbox.health.failures < MAX_FAILURES:
-                await asyncio.sleep(inbox.health.seconds_to_probe)
+            elif inbox.breaker.failures < MAX_FAILURES:
+                await asyncio.sleep(inbox.breaker.seconds_to_probe)
             else:
                 reason = "The database takes no writes."
                 break

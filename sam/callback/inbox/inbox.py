@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from sam.callback.inbox.circuit_breaker import CircuitBreaker, CircuitState
+from sam.callback.inbox.database_writer import DatabaseWriter
 from sam.callback.inbox.disk import Disk
 from sam.callback.inbox.entries import Kind, Total
-from sam.callback.inbox.health import Health
-from sam.callback.inbox.recorder import Recorded, Recorder
+from sam.callback.inbox.in_flight import InFlight
+from sam.callback.inbox.recorded import Recorded
+from sam.callback.inbox.recorder import Recorder
 from sam.callback.inbox.replayer import Replayer
 from sam.callback.inbox.sequence import Sequence
 from sam.callback.inbox.spool import Spool
@@ -24,11 +27,14 @@ from sam.callback.tasks import Supervisor
 FINISH_SECONDS: Final = 1
 """How long callbacks that nobody waits for any more may take when the service ends."""
 
+MAX_BYTES_IN_FLIGHT: Final = 2**24
+"""What callbacks and bodies that wait for the disk may hold in memory together."""
+
 _log = get_logger(__name__)
 
 
 class Readiness(StrEnum):
-    """Whether callbacks can be made safe."""
+    """Whether callbacks can be made durable."""
 
     OK = "ok"
     DEGRADED = "degraded"
@@ -36,12 +42,29 @@ class Readiness(StrEnum):
     DRAINING = "draining"
 
 
+class Database(StrEnum):
+    """Whether the database takes writes."""
+
+    UP = "up"
+    DOWN = "down"
+    UNKNOWN = "unknown"
+    """None has been committed since the start, and none has failed."""
+
+
+_DATABASE: Final = {
+    CircuitState.UNKNOWN: Database.UNKNOWN,
+    CircuitState.CLOSED: Database.UP,
+    CircuitState.OPEN: Database.DOWN,
+    CircuitState.HALF_OPEN: Database.DOWN,
+}
+
+
 @dataclass(frozen=True, slots=True)
 class State:
     """What is known without looking: for readiness and metrics."""
 
     readiness: Readiness
-    is_database_up: bool
+    database: Database
     is_wrong_database: bool
     in_flight: int
     max_in_flight: int
@@ -64,7 +87,7 @@ class State:
 
 
 class Inbox:
-    """Takes callbacks, and makes them safe.
+    """Takes callbacks, and makes them durable.
 
     Args:
         settings: How.
@@ -73,7 +96,8 @@ class Inbox:
 
     Attributes:
         spool: What is kept on disk.
-        health: What is known of the database.
+        breaker: What is known of the database.
+        database: Writes to the database.
         replayer: What applies the spool.
         is_draining: Set when the service is about to end.
 
@@ -88,32 +112,40 @@ class Inbox:
         supervisor: Supervisor | None = None,
     ) -> None:
         metrics = metrics or Metrics()
-        self.health = Health()
-        self._connector = DatabaseConnector(settings, self.health.failed, supervisor)
-        self._repository = RobotRepository(self._connector, settings, metrics)
+        self.breaker = CircuitBreaker()
+        self._connector = DatabaseConnector(settings, self.breaker.connecting_failed, supervisor)
         sequence = Sequence()
         self.spool = Spool(
             settings.callback_spool_path, settings.callback_spool_max_bytes, sequence
         )
-        self._recorder = Recorder(
-            self._repository,
-            self.spool,
-            self.health,
-            sequence,
+        self.database = DatabaseWriter(
+            RobotRepository(self._connector, settings, metrics),
+            self.breaker,
             metrics,
-            max_batches=self._connector.size,
+            max_writes=self._connector.size,
+            time_limit=settings.callback_db_timeout,
+            probe_time_limit=settings.sql_sam_login_timeout + settings.callback_db_timeout,
+        )
+        self._in_flight = InFlight(
             # One for each connection, and as many again whose senders have hung up.
-            max_in_flight=2 * settings.callback_max_connections,
+            2 * settings.callback_max_connections,
+            max(MAX_BYTES_IN_FLIGHT, settings.callback_max_body_bytes),
+        )
+        self._recorder = Recorder(
+            self.database,
+            self.spool,
+            self.breaker,
+            sequence,
+            self._in_flight,
+            metrics,
             time_limit=settings.callback_db_timeout,
         )
         self.replayer = Replayer(
-            self._repository,
+            self.database,
             self.spool,
-            self.health,
+            self.breaker,
             self._recorder,
             metrics,
-            time_limit=settings.callback_db_timeout,
-            probe_time_limit=settings.sql_sam_login_timeout + settings.callback_db_timeout,
             unmatched_ttl=settings.callback_unmatched_ttl,
         )
         self._keeps_payload = settings.sql_sam_payload_column is not None
@@ -147,35 +179,41 @@ class Inbox:
         await self.spool.close()
 
     async def record(self, deployment_id: str, status: str, body: bytes) -> Recorded:
-        """Make a callback safe; to be called as soon as its body is read.
+        """Make a callback durable; to be called as soon as its body is read.
 
         Raises:
-            NotSafeError: If it could not be done.
+            NotDurableError: If it could not be done.
         """
         payload = body if self._keeps_payload else None
         return await self._recorder.record(deployment_id, status, payload)
 
     async def keep_invalid(self, body: bytes, reason: str) -> None:
-        """Keep a body that was not understood, for an operator."""
+        """Keep a body that was not understood, for an operator.
+
+        Raises:
+            NotDurableError: If it could not be kept.
+        """
         await self._recorder.keep_invalid(body, reason)
 
     def state(self) -> State:
         """Return what is known, without looking."""
-        up, writable = self.health.is_up, self.spool.is_writable
+        writable = self.spool.is_writable
+        database = _DATABASE[self.breaker.state]
+        is_up = database is Database.UP
         if self.is_draining:
             readiness = Readiness.DRAINING
-        elif not (up or writable):
+        elif not (is_up or writable):
             readiness = Readiness.UNAVAILABLE
-        elif up and writable and not self.health.is_wrong_database:
+        elif is_up and writable and not self.breaker.is_wrong_database:
             readiness = Readiness.OK
         else:
             readiness = Readiness.DEGRADED
         return State(
             readiness=readiness,
-            is_database_up=up,
-            is_wrong_database=self.health.is_wrong_database,
-            in_flight=self._recorder.in_flight,
-            max_in_flight=self._recorder.max_in_flight,
+            database=database,
+            is_wrong_database=self.breaker.is_wrong_database,
+            in_flight=self._in_flight.count,
+            max_in_flight=self._in_flight.max_count,
             pool=self._connector.stats(),
             is_spool_writable=writable,
             spool_totals=self.spool.totals,
@@ -186,5 +224,5 @@ class Inbox:
 
     async def _look_at_database(self) -> None:
         """Find out at the start, not with the first callback, whether the table can be written."""
-        if await self.replayer.probe():
-            self.health.committed()
+        if await self.database.probe():
+            self.breaker.committed()

@@ -1,326 +1,305 @@
-"""The policy: the database first, else the spool; nothing is answered before it is safe."""
+"""Write-through policy: the database first, else the spool; no answer before it is durable."""
 
 import asyncio
 import contextlib
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from sam.callback.inbox.batcher import Batcher, Group, now
+from sam.callback.inbox.circuit_breaker import CircuitBreaker
+from sam.callback.inbox.database_writer import DatabaseWriter
 from sam.callback.inbox.entries import Entry, Kind
-from sam.callback.inbox.health import Health
+from sam.callback.inbox.in_flight import InFlight, NotDurableError
+from sam.callback.inbox.recorded import (
+    DATABASE_DOWN,
+    LATER_IN_BATCH,
+    LATER_IN_ROW,
+    NOT_ANSWERED,
+    OLDER_IN_SPOOL,
+    WAITED_TOO_LONG,
+    Recorded,
+    spooled_as,
+)
 from sam.callback.inbox.sequence import Sequence
 from sam.callback.inbox.spool import Spool, SpoolUnavailableError
+from sam.callback.inbox.spool_writer import Spooling, SpoolWriter
 from sam.callback.logs import get_logger
 from sam.callback.metrics import Metrics, Source
 from sam.callback.model import Callback, Outcome
-from sam.callback.reasons import RefusalReason
-from sam.callback.storage.errors import (
-    DatabaseTimeoutError,
-    KeyRuleChangedError,
-    PoolExhaustedError,
-    StillConnectingError,
-)
-from sam.callback.storage.robots import RobotRepository
-from sam.callback.storage.verdicts import AppliedBatch, Verdict
+from sam.callback.storage.errors import KeyRuleChangedError
+from sam.callback.storage.key_rule import COARSEST, KeyRule
+from sam.callback.storage.verdicts import Verdict
 
-MIN_SECONDS: Final = 0.05
-"""A callback with less time left is not tried in the database: its failure would prove nothing."""
+SOON_SECONDS: Final = 0.01
+"""A batch whose time is up so soon after a callback's is waited for: it says what went wrong."""
 
-MAX_PASSED_BY: Final = 100_000
-
-NO_ROW_YET: Final = "No row has this deployment yet."
-OLDER_IN_SPOOL: Final = "An older callback of the deployment is in the spool."
-LATER_IN_ROW: Final = "The row has a later time in the finished column: it was not written."
-LATER_IN_BATCH: Final = "A later callback of the deployment came with it, and was written instead."
+MAX_WRITTEN_PAST: Final = 100_000
 
 _log = get_logger(__name__)
-
-
-class NotSafeError(Exception):
-    """Neither the database nor the spool could take a callback: it may be lost."""
-
-    reason = RefusalReason.NOT_SAFE
-    """Why, in one word, for logs and metrics."""
-
-
-class OverloadedError(NotSafeError):
-    """Too many callbacks are in flight."""
-
-    reason = RefusalReason.OVERLOADED
-
-
-@dataclass(frozen=True, slots=True)
-class Recorded:
-    """What became of a callback, and what it took.
-
-    Attributes:
-        outcome: Where it is now.
-        reason: Why it is not in the database, if it is not.
-        seconds: How long its batch took.
-        batch_size: How many deployments were in its batch.
-        status: What was written, where callbacks of one deployment went together.
-    """
-
-    outcome: Outcome
-    reason: str
-    seconds: float
-    batch_size: int
-    status: str = ""
 
 
 _Group = Group[Recorded]
 
 
-@dataclass(slots=True)
-class _Spooling:
-    """A group on its way into the spool.
-
-    Attributes:
-        group: The group.
-        kind: What it will wait for there.
-        reason: Why it goes there.
-        failures: How often it was tried in vain; 0 if it is due.
-        entry: What is stored.
-    """
-
-    group: _Group
-    kind: Kind
-    reason: str
-    failures: int = 0
-    entry: Entry = field(init=False)
-
-    def __post_init__(self) -> None:
-        callback = self.group.callback
-        self.entry = Entry(
-            callback.number,
-            self.kind,
-            callback.deployment_id,
-            callback.status,
-            callback.payload,
-            self.reason,
-            self.failures,
-        )
-
-
 class Recorder:
-    """Makes callbacks safe.
+    """Makes callbacks durable.
+
+    A batch has the whole time limit from its begin, and a callback from its arrival. One whose time
+    is up goes into the spool and is answered; its batch goes on, and if that is committed after
+    all, the entry is withdrawn.
 
     Args:
-        repository: The database.
+        database: Writes to the database.
         spool: The disk.
-        health: Whether the database takes writes.
-        sequence: The numbers of callbacks.
+        breaker: Whether the database takes writes.
+        sequence: The sequence numbers of callbacks.
+        in_flight: Counts callbacks and bodies that wait to be durable.
         metrics: Where to count.
-        max_batches: How many batches may be under way.
-        max_in_flight: How many callbacks may wait to be made safe.
         time_limit: Seconds for a callback's COMMIT.
 
     Attributes:
-        in_flight: How many callbacks wait to be made safe.
-        max_in_flight: How many may.
-        replaying: Deployments whose entries are being applied from the spool.
-        passed_by: Deployments that were written to the database while the spool could not be read,
-            with the numbers: an older entry that turns up there later is not to be applied.
+        written_past_spool: Keys of deployments that were written to the database while the spool
+            could not be read, with the sequence numbers: an older entry that turns up there later
+            is not to be applied.
         spooled: Set when there is something new to apply.
     """
 
     def __init__(
         self,
-        repository: RobotRepository,
+        database: DatabaseWriter,
         spool: Spool,
-        health: Health,
+        breaker: CircuitBreaker,
         sequence: Sequence,
+        in_flight: InFlight,
         metrics: Metrics,
         *,
-        max_batches: int,
-        max_in_flight: int,
         time_limit: float,
     ) -> None:
-        self._repository = repository
+        self._database = database
         self._spool = spool
-        self._health = health
+        self._spool_writer = SpoolWriter(spool, metrics)
+        self._breaker = breaker
         self._sequence = sequence
         self._metrics = metrics
-        self.max_in_flight = max_in_flight
+        self._in_flight = in_flight
         self._time_limit = time_limit
-        self.in_flight = 0
-        self.replaying: set[str] = set()
-        self.passed_by: dict[str, int] = {}
+        self._replaying: set[str] = set()
+        self.written_past_spool: dict[str, int] = {}
         self.spooled = asyncio.Event()
-        self.batcher: Batcher[Recorded] = Batcher(
-            self._process, max_batches=max_batches, is_blocked=self._is_blocked
+        self._batcher: Batcher[Recorded] = Batcher(
+            self._process,
+            self._expired,
+            slots=database.slots,
+            limit=database.limit,
+            interval=database.interval,
         )
 
     async def record(self, deployment_id: str, status: str, payload: bytes | None) -> Recorded:
-        """Make a callback safe; it gets its number here, so call it as soon as its body is read.
+        """Make a callback durable; it gets its number here, so call it as soon as its body is read.
 
         What is done for it goes on if the caller is cancelled.
 
         Raises:
-            NotSafeError: If it could not be done.
+            NotDurableError: If it could not be done.
         """
-        if self.in_flight >= self.max_in_flight:
-            raise OverloadedError(f"{self.in_flight} callbacks are in flight already.")
-        callback = Callback(self._sequence.next(), deployment_id, status, payload)
-        self.in_flight += 1
+        size = len(payload or b"")
+        self._in_flight.enter(size)
         try:
-            recorded = await self.batcher.submit(callback, now() + self._time_limit)
+            callback = Callback(self._sequence.next(), deployment_id, status, payload)
+            recorded = await self._submit(COARSEST.key(deployment_id), callback)
         finally:
-            self.in_flight -= 1
+            self._in_flight.leave(size)
         if recorded.status not in {"", status}:
             recorded = replace(recorded, outcome=Outcome.SUPERSEDED, reason=LATER_IN_BATCH)
         self._metrics.callbacks[recorded.outcome].inc()
         return recorded
 
     async def keep_invalid(self, body: bytes, reason: str) -> None:
-        """Keep a body that was not understood, for an operator, if there is room for it."""
-        entry = Entry(self._sequence.next(), Kind.INVALID, None, None, body, reason)
+        """Keep a body that was not understood, for an operator.
+
+        Raises:
+            NotDurableError: If it could not be kept.
+        """
+        self._in_flight.enter(len(body))
         try:
-            await self._spool.put([entry])
+            entry = Entry(self._sequence.next(), Kind.INVALID, None, None, body, reason)
+            await self._spool_writer.put(entry).stored
         except SpoolUnavailableError as error:
-            _log.error("invalid_body_not_kept", reason=str(error))
+            raise NotDurableError(f"The body was not understood. The spool: {error}") from None
+        finally:
+            self._in_flight.leave(len(body))
+
+    def is_busy(self, deployment_id: str) -> bool:
+        """Whether a callback of a deployment is on its way, and an entry must wait for it."""
+        key = COARSEST.key(deployment_id)
+        return key in self._batcher or key in self._spool_writer
+
+    @contextlib.contextmanager
+    def replaying(self, deployment_ids: Iterable[str]) -> Iterator[None]:
+        """Let callbacks of deployments go into the spool, as long as entries of theirs are applied.
+
+        They are applied after those then.
+        """
+        keys = set(map(COARSEST.key, deployment_ids))
+        self._replaying |= keys
+        try:
+            yield
+        finally:
+            self._replaying -= keys
 
     async def finish(self) -> None:
         """Wait until every callback has its answer."""
-        await self.batcher.finish()
+        await self._batcher.finish()
+        await self._spool_writer.finish()
 
-    def _is_blocked(self, deployment_id: str) -> bool:
-        # What goes into the spool may go while an older entry of it is being applied: it replaces
-        # that, and is applied after it. What goes into the database must wait its turn.
-        return self._health.is_up and deployment_id in self.replaying
+    def _submit(self, key: str, callback: Callback) -> "asyncio.Future[Recorded]":
+        if not self._breaker.takes_callbacks:
+            reason = DATABASE_DOWN
+        elif self._has_entry(key):
+            reason = OLDER_IN_SPOOL
+        else:
+            return self._batcher.submit(key, callback, self._time_limit)
+        waiter: asyncio.Future[Recorded] = asyncio.get_running_loop().create_future()
+        self._put(Group(key, callback, now(), 0.0, [waiter]), Kind.QUEUED, reason)
+        return waiter
+
+    def _has_entry(self, key: str) -> bool:
+        """Whether a deployment has an entry for sure, without looking; else it may have one."""
+        return key in self._spool_writer or key in self._replaying
 
     async def _process(self, groups: list[_Group]) -> None:
-        started = now()
-        to_database, to_spool = await self._route(groups)
-        if to_database:
-            try:
-                to_spool += await self._write(to_database, started, len(groups))
-            except Exception as error:  # noqa: BLE001 - a mistake of ours must not lose callbacks
-                _log.exception("write_failed")
-                to_spool += [
-                    _Spooling(group, Kind.QUEUED, f"{type(error).__name__}: a mistake of ours.")
-                    for group in to_database
-                ]
-        if to_spool:
-            await self._put(to_spool, started, len(groups))
-
-    async def _route(self, groups: list[_Group]) -> tuple[list[_Group], list[_Spooling]]:
-        """Divide a batch into what is for the database, and what is for the spool at once."""
-        if not self._health.is_up:
-            return [], [_Spooling(group, Kind.QUEUED, "The database is down.") for group in groups]
-        in_spool = await self._with_entries(groups)
-        latest_start = now() + MIN_SECONDS
-        to_database, to_spool = [], []
-        for group in groups:
-            if in_spool is None and group.callback.deployment_id in self.replaying:
-                to_spool.append(_Spooling(group, Kind.QUEUED, OLDER_IN_SPOOL))
-                continue
-            if in_spool is None:
-                group.is_blind = True
-            elif group.callback.deployment_id in in_spool:
-                to_spool.append(_Spooling(group, Kind.QUEUED, OLDER_IN_SPOOL))
-                continue
-            if group.deadline < latest_start:
-                to_spool.append(_Spooling(group, Kind.QUEUED, "It waited too long for its turn."))
-            else:
-                to_database.append(group)
-        return to_database, to_spool
-
-    async def _with_entries(self, groups: list[_Group]) -> set[str] | None:
-        """Return which deployments have an entry, or None if that cannot be told."""
-        if not self._spool.may_have_entries:
-            return set()
         try:
-            return await self._spool.with_entries(
-                [group.callback.deployment_id for group in groups]
-            )
-        except SpoolUnavailableError:
-            return None
+            await self._write_through(groups)
+        except Exception as error:  # noqa: BLE001 - a mistake of ours must not lose callbacks
+            _log.exception("write_failed")
+            for group in groups:
+                group.is_in_database = False
+                if group.spooling is None:
+                    self._put(group, Kind.QUEUED, f"{type(error).__name__}: a mistake of ours.")
 
-    def _pass_by(self, group: _Group) -> None:
-        self.passed_by[group.callback.deployment_id] = group.callback.number
-        while len(self.passed_by) > MAX_PASSED_BY:
-            del self.passed_by[next(iter(self.passed_by))]
-
-    async def _write(
-        self, groups: list[_Group], started: float, batch_size: int
-    ) -> list[_Spooling]:
-        """Apply to the database; resolve what is done; return what is for the spool."""
-        begun = now()
-        timeout = max(0.0, min(group.deadline for group in groups) - begun)
-        batch = await self._apply([group.callback for group in groups], timeout)
-        self.learn(batch, now() - begun, timeout, Source.CALLBACK)
-        seconds = now() - started
-        updated = Recorded(Outcome.UPDATED, "", seconds, batch_size)
-        superseded = Recorded(Outcome.SUPERSEDED, LATER_IN_ROW, seconds, batch_size)
-        to_spool = []
-        for group, applied in zip(groups, batch.results, strict=True):
-            match applied.verdict:
-                case Verdict.UPDATED | Verdict.SUPERSEDED:
-                    self._health.matched()
-                    if group.is_blind:
-                        self._pass_by(group)
-                    if applied.verdict is Verdict.SUPERSEDED:
-                        group.resolve(superseded)
-                    elif len(group.waiters) > 1:
-                        group.resolve(replace(updated, status=group.callback.status))
-                    else:
-                        group.resolve(updated)
-                case Verdict.UNMATCHED:
-                    self._health.missed()
-                    to_spool.append(_Spooling(group, Kind.UNMATCHED, NO_ROW_YET, failures=1))
-                case Verdict.REFUSED:
-                    to_spool.append(_Spooling(group, Kind.DEAD_LETTER, applied.reason))
-                case Verdict.FAILED:
-                    to_spool.append(_Spooling(group, Kind.QUEUED, applied.reason, failures=1))
-                case Verdict.UNKNOWN:
-                    to_spool.append(_Spooling(group, Kind.QUEUED, applied.reason))
-        return to_spool
-
-    async def _apply(self, callbacks: list[Callback], timeout: float) -> AppliedBatch:
+    async def _write_through(self, groups: list[_Group]) -> None:
         while True:
-            rule = self._repository.key_rule
-            with contextlib.suppress(KeyRuleChangedError):  # by the first connection
-                return await self._repository.apply(callbacks, timeout=timeout, key_rule=rule)
+            for_database, key_rule = await self._without_entries(groups)
+            if not for_database:
+                return
+            try:
+                await self._write(for_database, key_rule)
+            except KeyRuleChangedError:  # by the first connection, or by an ALTER TABLE
+                groups = for_database
+                for group in groups:
+                    group.is_in_database = False
+                rule = self._database.key_rule
+                with contextlib.suppress(SpoolUnavailableError):
+                    await self._spool.rekey(rule.name, rule.key)
+            else:
+                return
 
-    def learn(self, batch: AppliedBatch, seconds: float, timeout: float, source: Source) -> None:
-        """Draw conclusions about the database, and its speed.
+    async def _without_entries(self, groups: list[_Group]) -> tuple[list[_Group], KeyRule]:
+        """Send into the spool at once what has an entry there.
 
-        Args:
-            batch: What became of it.
-            seconds: What it took.
-            timeout: What it was given.
-            source: What it was made of.
+        Returns:
+            The rest, and the key rule by which it has none.
         """
-        if batch.is_committed:
-            self._health.committed()
-            self.batcher.took(seconds, len(batch.results), self._time_limit)
-            self._metrics.committed(source, len(batch.results), seconds)
-        is_too_late = isinstance(batch.error, DatabaseTimeoutError)
-        if is_too_late and timeout < self._time_limit / 2:
-            return  # our own haste
-        is_no_failure = isinstance(batch.error, PoolExhaustedError | StillConnectingError)
-        if batch.error is not None and not is_no_failure:
-            self._health.failed(batch.error)
-            if is_too_late:
-                self.batcher.ran_out_of_time()
-
-    async def _put(self, spoolings: list[_Spooling], started: float, batch_size: int) -> None:
-        """Store in the spool with one fsync; resolve all."""
-        begun = now()
-        try:
-            stored = await self._spool.put([spooling.entry for spooling in spoolings])
-        except SpoolUnavailableError as error:
-            for spooling in spoolings:
-                spooling.group.fail(NotSafeError(f"{spooling.reason} The spool: {error}"))
-            return
-        self._metrics.spool_write.observe(now() - begun)
-        seconds = now() - started
-        for spooling, is_stored in zip(spoolings, stored, strict=True):
-            if not is_stored:
-                reason = f"{spooling.reason} The dead letters have used up their share."
-                spooling.group.fail(NotSafeError(reason))
+        found: set[str] = set()
+        key_rule = self._database.key_rule
+        spool_unchecked = False
+        if self._spool.may_have_entries:
+            try:
+                found = await self._spool.with_entries(
+                    [group.callback.deployment_id for group in groups]
+                )
+                key_rule = KeyRule.named(self._spool.key_rule)
+            except SpoolUnavailableError:
+                spool_unchecked = True
+        for_database = []
+        for group in groups:
+            if group.spooling is not None:  # its time was up meanwhile
                 continue
-            outcome = Outcome(spooling.kind)
-            spooling.group.resolve(Recorded(outcome, spooling.reason, seconds, batch_size))
+            if not self._breaker.takes_callbacks:
+                self._put(group, Kind.QUEUED, DATABASE_DOWN)
+            elif group.callback.deployment_id in found or self._has_entry(group.key):
+                self._put(group, Kind.QUEUED, OLDER_IN_SPOOL)
+            else:
+                group.spool_unchecked = spool_unchecked
+                for_database.append(group)
+        return for_database, key_rule
+
+    async def _write(self, groups: list[_Group], key_rule: KeyRule) -> None:
+        """Apply to the database; resolve what is done, and send the rest into the spool."""
+        for group in groups:
+            group.is_in_database = True
+        callbacks = [group.callback for group in groups]
+        results = await self._database.write(callbacks, Source.CALLBACK, key_rule)
+        done: list[tuple[_Group, Verdict]] = []
+        late: list[Spooling] = []
+        for group, applied in zip(groups, results, strict=True):
+            group.is_in_database = False
+            if applied.verdict in {Verdict.UPDATED, Verdict.SUPERSEDED}:
+                self._breaker.matched()
+                if group.spool_unchecked:
+                    self._note_written_past_spool(group)
+                done.append((group, applied.verdict))
+                if group.spooling is not None:
+                    late.append(group.spooling)
+                continue
+            if applied.verdict is Verdict.UNMATCHED:
+                self._breaker.missed()
+            if group.spooling is None:
+                self._put(group, *spooled_as(applied))
+        if late:
+            self._spool_writer.withdraw(late)
+        # After the next batch has begun: the database need not wait until the answers are written.
+        asyncio.get_running_loop().call_soon(_resolve, done)
+
+    def _note_written_past_spool(self, group: _Group) -> None:
+        key = self._database.key_rule.key(group.callback.deployment_id)
+        self.written_past_spool[key] = group.callback.number
+        while len(self.written_past_spool) > MAX_WRITTEN_PAST:
+            del self.written_past_spool[next(iter(self.written_past_spool))]
+
+    def _expired(self, group: _Group) -> None:
+        if group.spooling is not None:
+            return
+        if not group.is_in_database:
+            self._put(group, Kind.QUEUED, WAITED_TOO_LONG)
+        elif group.begun + self._time_limit - now() > SOON_SECONDS:
+            self._put(group, Kind.QUEUED, NOT_ANSWERED)
+
+    def _put(self, group: _Group, kind: Kind, reason: str, attempts: int = 0) -> None:
+        """Store a group in the spool, and resolve it after the fsync."""
+        callback = group.callback
+        entry = Entry(
+            callback.number,
+            kind,
+            callback.deployment_id,
+            callback.status,
+            callback.payload,
+            reason,
+            attempts,
+        )
+        group.spooling = self._spool_writer.put(entry)
+        group.spooling.stored.add_done_callback(partial(self._stored, group, entry))
+
+    def _stored(self, group: _Group, entry: Entry, stored: "asyncio.Future[int]") -> None:
+        if error := stored.exception():
+            group.spooling = None
+            if not group.is_in_database:  # else it has a chance yet
+                group.fail(NotDurableError(f"{entry.reason} The spool: {error}"))
+            return
+        seconds = now() - group.begun
+        batch_size = group.batch_size or stored.result()
+        group.resolve(Recorded(Outcome(entry.kind), entry.reason, seconds, batch_size))
         self.spooled.set()
+
+
+def _resolve(done: list[tuple[_Group, Verdict]]) -> None:
+    for group, verdict in done:
+        seconds = now() - group.begun
+        if verdict is Verdict.SUPERSEDED:
+            recorded = Recorded(Outcome.SUPERSEDED, LATER_IN_ROW, seconds, group.batch_size)
+        else:
+            status = group.callback.status if len(group.waiters) > 1 else ""
+            recorded = Recorded(Outcome.UPDATED, "", seconds, group.batch_size, status)
+        group.resolve(recorded)

@@ -7,22 +7,18 @@ import time
 from typing import Final
 
 from sam.callback.inbox.backoff import RETRY
+from sam.callback.inbox.circuit_breaker import CircuitBreaker
+from sam.callback.inbox.database_writer import DatabaseWriter
 from sam.callback.inbox.duty_cycle import DutyCycle
 from sam.callback.inbox.entries import LIVE, Entry, Kind
-from sam.callback.inbox.health import Health
-from sam.callback.inbox.recorder import NO_ROW_YET, Recorder
+from sam.callback.inbox.recorded import NO_ROW_YET
+from sam.callback.inbox.recorder import Recorder
 from sam.callback.inbox.spool import Spool, SpoolUnavailableError
 from sam.callback.logs import get_logger
-from sam.callback.metrics import Metrics, Replayed, Source
+from sam.callback.metrics import Metrics, Replayed
 from sam.callback.model import Callback
-from sam.callback.storage.errors import (
-    DatabaseUnavailableError,
-    KeyRuleChangedError,
-    PoolExhaustedError,
-    StillConnectingError,
-)
+from sam.callback.storage.errors import KeyRuleChangedError
 from sam.callback.storage.key_rule import KeyRule
-from sam.callback.storage.robots import RobotRepository
 from sam.callback.storage.verdicts import Applied, Verdict
 
 PROBE_BATCH: Final = 10
@@ -51,35 +47,29 @@ class Replayer:
     """Applies entries of the spool through the same repository as callbacks.
 
     Args:
-        repository: The database.
+        database: Writes to the database.
         spool: The disk.
-        health: Whether the database takes writes.
+        breaker: Whether the database takes writes.
         recorder: Whose callbacks may not be overtaken.
         metrics: Where to count.
-        time_limit: Seconds for a batch.
-        probe_time_limit: Seconds for a try of a database that is down, connecting included.
         unmatched_ttl: Seconds that an entry may wait for its row, or fail by itself.
     """
 
     def __init__(
         self,
-        repository: RobotRepository,
+        database: DatabaseWriter,
         spool: Spool,
-        health: Health,
+        breaker: CircuitBreaker,
         recorder: Recorder,
         metrics: Metrics,
         *,
-        time_limit: float,
-        probe_time_limit: float,
         unmatched_ttl: float,
     ) -> None:
-        self._repository = repository
+        self._database = database
         self._spool = spool
-        self._health = health
+        self._breaker = breaker
         self._recorder = recorder
         self._metrics = metrics
-        self._time_limit = time_limit
-        self._probe_time_limit = probe_time_limit
         self._unmatched_ttl = unmatched_ttl
         self._clock_offset = time.time_ns() - time.monotonic_ns()
         self._running_since = -math.inf
@@ -89,7 +79,7 @@ class Replayer:
     @property
     def batch_limit(self) -> int:
         """How many entries may be tried together."""
-        return self._recorder.batcher.batch_limit
+        return self._database.limit.value
 
     async def run(self) -> None:
         """Replay until cancelled."""
@@ -116,19 +106,19 @@ class Replayer:
         if not self._spool.is_writable:  # no callback may be coming that would show it is again
             with contextlib.suppress(SpoolUnavailableError):
                 await self._spool.recheck()
-        if self._health.is_up:
+        if self._breaker.takes_callbacks:
             return await self._replay_due(self.batch_limit)
-        if self._health.seconds_to_probe > 0:
+        if self._breaker.seconds_to_probe > 0:
             return False
-        if await self.probe():
+        if await self._database.probe():
             # Entries are the better probe, if there are any.
             try:
                 has_entries = await self._replay_due(min(PROBE_BATCH, self.batch_limit))
             except SpoolUnavailableError:
-                self._health.committed()
+                self._breaker.committed()
                 raise
             if not has_entries:
-                self._health.committed()
+                self._breaker.committed()
         return True
 
     async def replay(self, entries: list[Entry]) -> bool:
@@ -146,7 +136,7 @@ class Replayer:
         except SpoolUnavailableError:
             raise
         except KeyRuleChangedError:
-            rule = self._repository.key_rule
+            rule = self._database.key_rule
             await self._spool.rekey(rule.name, rule.key)
             return False
         except Exception:  # noqa: BLE001 - a mistake of ours, which one entry may bring about
@@ -161,9 +151,9 @@ class Replayer:
         begun = time.monotonic()
         due = await self._spool.due(limit, retries=not self._retries.seconds_to_rest)
         self._seconds_to_next = 0.0 if due.entries else due.seconds_to_next
-        # An entry of a deployment that is in a batch now may just have come with it.
-        batcher = self._recorder.batcher
-        entries = [entry for entry in due.entries if (entry.key or "") not in batcher]
+        entries = [
+            entry for entry in due.entries if not self._recorder.is_busy(entry.deployment_id or "")
+        ]
         if not entries:
             return False
         await self.replay(entries)
@@ -173,8 +163,8 @@ class Replayer:
 
     async def _wait(self) -> None:
         times = [POLL_SECONDS]
-        if not self._health.is_up:
-            times.append(self._health.seconds_to_probe)
+        if not self._breaker.takes_callbacks:
+            times.append(self._breaker.seconds_to_probe)
         else:
             if self._seconds_to_next is not None:
                 times.append(self._seconds_to_next)
@@ -184,29 +174,18 @@ class Replayer:
             async with asyncio.timeout(max(PAUSE_SECONDS, min(times))):
                 await self._recorder.spooled.wait()
         self._recorder.spooled.clear()
-        if not self._health.is_up:
+        if not self._breaker.takes_callbacks:
             # New entries do not make a database that is down due any sooner.
-            await asyncio.sleep(min(self._health.seconds_to_probe, POLL_SECONDS))
+            await asyncio.sleep(min(self._breaker.seconds_to_probe, POLL_SECONDS))
 
     async def _apply(self, entries: list[Entry]) -> None:
-        keys = {entry.key or "" for entry in entries}
-        self._recorder.replaying.update(keys)
-        try:
-            if passed_by := [entry.number for entry in entries if self._is_passed_by(entry)]:
-                await self._spool.settle(done=passed_by)
-                entries = [entry for entry in entries if entry.number not in passed_by]
-            begun = time.monotonic()
-            batch = await self._repository.apply(
-                [_callback(entry) for entry in entries],
-                timeout=self._time_limit,
-                key_rule=KeyRule.named(self._spool.key_rule),
-            )
-            seconds = time.monotonic() - begun
-            self._recorder.learn(batch, seconds, self._time_limit, Source.REPLAY)
-            await self._settle(entries, batch.results)
-        finally:
-            self._recorder.replaying.difference_update(keys)
-            self._recorder.batcher.wake()
+        rule = KeyRule.named(self._spool.key_rule)
+        with self._recorder.replaying(entry.deployment_id or "" for entry in entries):
+            if superseded := [entry.number for entry in entries if self._is_superseded(entry)]:
+                await self._spool.settle(done=superseded)
+                entries = [entry for entry in entries if entry.number not in superseded]
+            results = await self._database.replay([_callback(entry) for entry in entries], rule)
+            await self._settle(entries, results)
 
     async def _settle(self, entries: list[Entry], results: list[Applied]) -> None:
         done: list[tuple[Entry, Verdict]] = []
@@ -214,7 +193,7 @@ class Replayer:
         put_off: list[tuple[int, int]] = []
         for entry, applied in zip(entries, results, strict=True):
             if applied.verdict in _DONE:
-                self._health.matched()
+                self._breaker.matched()
                 self._metrics.replayed[_DONE[applied.verdict]].inc()
                 done.append((entry, applied.verdict))
                 continue
@@ -247,26 +226,12 @@ class Replayer:
             return Kind.UNMATCHED, NO_ROW_YET
         return entry.kind, ""
 
-    async def probe(self) -> bool:
-        """Say whether a write that meets no row is committed; a new connection may be slow to make.
-
-        A no counts against the database. A yes proves little, and counts for nothing.
-        """
-        try:
-            await self._repository.probe(timeout=self._probe_time_limit)
-        except (PoolExhaustedError, StillConnectingError):
-            return False
-        except DatabaseUnavailableError as error:
-            self._health.failed(error)
-            return False
-        return True
-
-    def _is_passed_by(self, entry: Entry) -> bool:
-        return self._recorder.passed_by.get(entry.key or "", 0) > entry.number
+    def _is_superseded(self, entry: Entry) -> bool:
+        return self._recorder.written_past_spool.get(entry.key or "", 0) > entry.number
 
     def _is_expired(self, entry: Entry) -> bool:
         # What waited for the database, or for this process, has not been tried for all that time.
-        tried_since = max(self._running_since, self._health.up_since)
+        tried_since = max(self._running_since, self._breaker.closed_since)
         if time.monotonic() - tried_since < min(self._unmatched_ttl, GRACE_SECONDS):
             return False
         # By the clock that says less: a clock that is set must not end anybody's wait.
@@ -295,10 +260,4 @@ def _result(kind: Kind, verdict: Verdict) -> Replayed:
 
 
 def _callback(entry: Entry) -> Callback:
-    return Callback(
-        entry.number,
-        entry.deployment_id or "",
-        entry.status or "",
-        entry.payload,
-        entry.key or "",
-    )
+    return Callback(entry.number, entry.deployment_id or "", entry.status or "", entry.payload)

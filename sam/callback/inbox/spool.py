@@ -10,6 +10,7 @@ import math
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
@@ -24,6 +25,7 @@ from sam.callback.inbox.sequence import Sequence
 from sam.callback.inbox.spool_file import Due, SpoolFile
 from sam.callback.inbox.spool_schema import SpoolVersionError
 from sam.callback.logs import get_logger
+from sam.callback.storage.key_rule import KeyRule
 
 IO_SECONDS: Final = 5
 """How long a call may take on the disk. What is not durable by then is not acknowledged."""
@@ -128,13 +130,13 @@ class Spool:
         )
 
     async def put(self, entries: Collection[Entry]) -> list[bool]:
-        """Store entries; as `SpoolFile.put`.
+        """Store entries, under the keys that their deployments have here; as `SpoolFile.put`.
 
         Raises:
             SpoolUnavailableError: If they may not be durable.
         """
         last = self._sequence.last
-        stored = await self._use(lambda file: file.put(entries, last))
+        stored = await self._use(lambda file: file.put(self._with_keys(entries, file), last))
         self._written()
         kinds = {
             entry.kind for entry, is_stored in zip(entries, stored, strict=True) if not is_stored
@@ -166,8 +168,8 @@ class Spool:
         self._tell_if_full(is_full=bool(not_moved))
         return not_moved
 
-    async def with_entries(self, keys: Collection[str]) -> set[str]:
-        """Return those of the keys that have an entry.
+    async def with_entries(self, deployment_ids: Collection[str]) -> set[str]:
+        """Return those of the deployments' ids that have an entry, by `key_rule` as it is then.
 
         Callbacks for a healthy database wait for this: it gives up soon, and for a second it does
         not try again.
@@ -179,7 +181,7 @@ class Spool:
             raise SpoolUnavailableError("It failed a moment ago.")
         try:
             async with asyncio.timeout(LOOK_UP_SECONDS):
-                return await self._use(lambda file: file.with_entries(keys))
+                return await self._use(partial(self._look_up, deployment_ids))
         except TimeoutError:  # which may be the fault of what was before it
             self._look_up_at = time.monotonic() + LOOK_UP_PAUSE_SECONDS
             raise SpoolUnavailableError(f"It took more than {LOOK_UP_SECONDS:g} s.") from None
@@ -254,6 +256,25 @@ class Spool:
             self._recover(error)  # before the next call may use what is broken
             raise
         return result, look
+
+    def _key_of(self, file: SpoolFile) -> Callable[[str], str]:
+        return KeyRule.named(file.key_rule).key if self._rule is None else self._rule[1]
+
+    def _with_keys(self, entries: Collection[Entry], file: SpoolFile) -> Collection[Entry]:
+        if not file.key_rule:
+            return entries
+        key_of = self._key_of(file)
+        return [
+            entry
+            if entry.deployment_id is None
+            else replace(entry, key=key_of(entry.deployment_id))
+            for entry in entries
+        ]
+
+    def _look_up(self, deployment_ids: Collection[str], file: SpoolFile) -> set[str]:
+        keys = dict(zip(deployment_ids, map(self._key_of(file), deployment_ids), strict=True))
+        found = file.with_entries(set(keys.values()))
+        return {deployment_id for deployment_id, key in keys.items() if key in found}
 
     def _close(self, last_number: int) -> None:
         if self._file is not None:

@@ -3,16 +3,18 @@
 The common body is validated straight from its bytes.
 """
 
+import contextlib
 from http import HTTPStatus
 from typing import Final
 
 import orjson
 from fastapi import HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 
+from sam.callback.inbox.in_flight import NotDurableError, OverloadedError
 from sam.callback.inbox.inbox import Inbox
-from sam.callback.inbox.recorder import NotSafeError, OverloadedError
 from sam.callback.reasons import RefusalReason
 from sam.callback.service import openapi, paths
 from sam.callback.service.body_budget import BodyBudget, BodyShare
@@ -25,11 +27,11 @@ from sam.callback.settings import Settings
 
 RETRY_AFTER_SECONDS: Final = 5
 
-_NOT_SAFE = (
-    "The callback could not be made safe: neither the database nor the spool can take it. "
+_NOT_DURABLE = (
+    "The callback could not be made durable: neither the database nor the spool can take it. "
     "Send it again."
 )
-_TOO_MANY = "Too many callbacks wait to be made safe. Send it again."
+_TOO_MANY = "Too many callbacks are in flight. Send it again."
 
 
 class _Answer(Response):
@@ -87,7 +89,8 @@ class _Endpoint:
                 "There was no room for its body: CALLBACK_MAX_BODIES_BYTES were taken by others."
             )
         elif error.head and error.http_status is HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-            await self._inbox.keep_invalid(error.head, f"{error} This is how it begins.")
+            with contextlib.suppress(NotDurableError):  # to send it again would not help
+                await self._inbox.keep_invalid(error.head, f"{error} This is how it begins.")
         return HTTPException(error.http_status, str(error), headers=headers)
 
     async def _not_understood(
@@ -123,6 +126,16 @@ def callback_route(inbox: Inbox, decoder: BodyDecoder, settings: Settings) -> Di
     )
 
 
+async def not_durable(request: Request, error: NotDurableError) -> Response:
+    """Answer 503 where a callback, or a body that was not understood, could not be made durable."""
+    line_of(request.scope).update(reason=error.reason, error=str(error))
+    return JSONResponse(
+        {"detail": _TOO_MANY if isinstance(error, OverloadedError) else _NOT_DURABLE},
+        status_code=503,
+        headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
+    )
+
+
 async def _record(
     request: Request, inbox: Inbox, payload: CallbackPayload, body: bytes
 ) -> Response:
@@ -131,15 +144,7 @@ async def _record(
     line["event"] = "callback"
     line["deployment_id"] = deployment_id
     line["status"] = status
-    try:
-        recorded = await inbox.record(deployment_id, status, body)
-    except NotSafeError as error:
-        line.update(reason=error.reason, error=str(error))
-        raise HTTPException(
-            503,
-            _TOO_MANY if isinstance(error, OverloadedError) else _NOT_SAFE,
-            headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
-        ) from None
+    recorded = await inbox.record(deployment_id, status, body)
     line["outcome"] = recorded.outcome
     line["db_ms"] = round(recorded.seconds * 1000, 3)
     line["batch_size"] = recorded.batch_size

@@ -7,13 +7,14 @@ from fastapi import FastAPI
 from starlette.middleware.exceptions import ExceptionMiddleware
 
 from sam.callback.inbox.collector import InboxCollector
+from sam.callback.inbox.in_flight import NotDurableError
 from sam.callback.inbox.inbox import Inbox
 from sam.callback.log_throttle import LogThrottle
 from sam.callback.metrics import Metrics
 from sam.callback.service import openapi, paths
 from sam.callback.service.api_key import ApiKeyMiddleware
 from sam.callback.service.callback_body import BodyDecoder
-from sam.callback.service.callback_route import callback_route
+from sam.callback.service.callback_route import callback_route, not_durable
 from sam.callback.service.metrics_route import metrics_route
 from sam.callback.service.probe_routes import probe_routes
 from sam.callback.service.request_log import RequestLogMiddleware
@@ -47,6 +48,7 @@ def create_app(settings: Settings) -> FastAPI:
             decoder.close()
 
     app = openapi.create_documented_app(docs=settings.callback_docs, lifespan=lifespan)
+    app.add_exception_handler(NotDurableError, not_durable)  # type: ignore[arg-type]  # it gets no other
     app.state.inbox = inbox
     app.state.metrics = metrics
     app.state.throttle = throttle

@@ -102,7 +102,7 @@ _UNAUTHORIZED = {
 }
 
 _METRICS_EXAMPLE = """\
-# HELP sam_callback_callbacks_total Callbacks that were made safe, by what became of them.
+# HELP sam_callback_callbacks_total Callbacks that were made durable, by what became of them.
 # TYPE sam_callback_callbacks_total counter
 sam_callback_callbacks_total{outcome="updated"} 1042.0
 """
@@ -121,11 +121,12 @@ _READY_EXAMPLE = {
 }
 
 READY_OPERATION: Final[dict[str, Any]] = {
-    "summary": "Can callbacks be made safe?",
+    "summary": "Can callbacks be made durable?",
     "responses": {
         200: {
             "description": "They can: `ok`, or `degraded` where only the database or only the "
-            "spool can take them.",
+            "spool can take them, or where it is `unknown` whether the database can: from the "
+            "start to the first write.",
             "content": {"application/json": {"example": _READY_EXAMPLE}},
         },
         503: {
@@ -213,10 +214,10 @@ CALLBACK_OPERATION: Final[dict[str, Any]] = {
         },
         503: _error(
             503,
-            "the callback could not be made safe, or there was no room for its body. Send it "
+            "the callback could not be made durable, or there was no room for its body. Send it "
             "again.",
-            "The callback could not be made safe: neither the database nor the spool can take it. "
-            "Send it again.",
+            "The callback could not be made durable: neither the database nor the spool can take "
+            "it. Send it again.",
             **{"Retry-After": "Seconds to wait before the next try."},
         ),
     },

@@ -26,7 +26,7 @@ def probe_routes(inbox: Inbox) -> list[DirectRoute]:
             orjson.dumps(
                 {
                     "status": state.readiness,
-                    "database": "up" if state.is_database_up else "down",
+                    "database": state.database,
                     "spool": {
                         **state.spool_entries,
                         "bytes": state.spool_bytes,

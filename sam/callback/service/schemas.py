@@ -75,10 +75,10 @@ class SpoolState(BaseModel):
 
 
 class ReadyAnswer(BaseModel):
-    """The answer to whether callbacks can be made safe."""
+    """The answer to whether callbacks can be made durable."""
 
     status: Literal["ok", "degraded", "unavailable", "draining"]
-    database: Literal["up", "down"]
+    database: Literal["up", "down", "unknown"]
     spool: SpoolState
 
 

@@ -1,0 +1,128 @@
+"""Group commit into the spool: one fsync for all that arrived while the last one ran."""
+
+import asyncio
+import contextvars
+import time
+from collections import Counter
+from typing import NamedTuple
+
+from sam.callback.inbox.entries import Entry
+from sam.callback.inbox.spool import Spool, SpoolUnavailableError
+from sam.callback.logs import get_logger
+from sam.callback.metrics import Metrics
+from sam.callback.storage.key_rule import COARSEST
+
+_log = get_logger(__name__)
+
+
+class DeadLettersFullError(SpoolUnavailableError):
+    """The dead letters have used up their share of the spool."""
+
+
+class Spooling(NamedTuple):
+    """An entry on its way into the spool.
+
+    Attributes:
+        entry: The entry.
+        stored: Is done after the fsync, and tells how many entries had it together. It fails with
+            `SpoolUnavailableError`, or `DeadLettersFullError`, if the entry may not be durable.
+    """
+
+    entry: Entry
+    stored: "asyncio.Future[int]"
+
+
+class SpoolWriter:
+    """Puts entries into the spool, in the order in which they come.
+
+    Args:
+        spool: The spool.
+        metrics: Where to time.
+    """
+
+    def __init__(self, spool: Spool, metrics: Metrics) -> None:
+        self._spool = spool
+        self._metrics = metrics
+        self._waiting: list[Spooling] = []
+        self._writing: asyncio.Task[None] | None = None
+        self._withdrawals: set[asyncio.Task[None]] = set()
+        self._keys: Counter[str] = Counter()
+
+    def __contains__(self, key: str) -> bool:
+        """Whether an entry of a deployment is on its way into the spool, or out of it again."""
+        return key in self._keys
+
+    def put(self, entry: Entry) -> Spooling:
+        """Store an entry."""
+        spooling = Spooling(entry, asyncio.get_running_loop().create_future())
+        self._waiting.append(spooling)
+        self._enter(entry)
+        if self._writing is None:
+            # In a context of its own: it is not the work of the request that came first.
+            self._writing = asyncio.get_running_loop().create_task(
+                self._write_all(), context=contextvars.Context()
+            )
+        return spooling
+
+    def withdraw(self, entries: list[Spooling]) -> None:
+        """Delete entries of callbacks that were committed after all, before they are replayed."""
+        for entry, _ in entries:
+            self._enter(entry)
+        task = asyncio.get_running_loop().create_task(self._delete(entries))
+        self._withdrawals.add(task)
+        task.add_done_callback(self._withdrawals.discard)
+
+    async def finish(self) -> None:
+        """Wait until nothing is on its way any more."""
+        while under_way := {*self._withdrawals, *filter(None, [self._writing])}:
+            await asyncio.wait(under_way)
+
+    async def _write_all(self) -> None:
+        while self._waiting:
+            batch, self._waiting = self._waiting, []
+            try:
+                await self._write(batch)
+            except Exception as error:  # noqa: BLE001 - a mistake of ours must not leave anybody waiting
+                if not isinstance(error, SpoolUnavailableError):  # which has been logged
+                    _log.exception("batch_failed")
+                for _, stored in batch:
+                    if not stored.done():
+                        stored.set_exception(error)
+            for entry, _ in batch:
+                self._leave(entry)
+        self._writing = None
+
+    async def _write(self, batch: list[Spooling]) -> None:
+        begun = time.monotonic()
+        are_stored = await self._spool.put([entry for entry, _ in batch])
+        self._metrics.spool_write.observe(time.monotonic() - begun)
+        for (_, stored), is_stored in zip(batch, are_stored, strict=True):
+            if stored.done():
+                continue
+            if is_stored:
+                stored.set_result(len(batch))
+            else:
+                stored.set_exception(
+                    DeadLettersFullError("The dead letters have used up their share.")
+                )
+
+    async def _delete(self, entries: list[Spooling]) -> None:
+        try:
+            await asyncio.wait([stored for _, stored in entries])
+            await self._spool.settle([entry.number for entry, _ in entries])
+        except SpoolUnavailableError:
+            pass  # it has been logged; they are applied once more, which changes nothing
+        finally:
+            for entry, _ in entries:
+                self._leave(entry)
+
+    def _enter(self, entry: Entry) -> None:
+        if entry.deployment_id is not None:
+            self._keys[COARSEST.key(entry.deployment_id)] += 1
+
+    def _leave(self, entry: Entry) -> None:
+        if entry.deployment_id is not None:
+            key = COARSEST.key(entry.deployment_id)
+            self._keys[key] -= 1
+            if not self._keys[key]:
+                del self._keys[key]

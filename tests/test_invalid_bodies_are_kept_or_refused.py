@@ -1,0 +1,149 @@
+"""A body that is not understood is kept, or answered 503: never 422 and lost.
+
+They share fsyncs and bounds with callbacks: it takes only a renamed field at A360 for them to be
+all that comes.
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
+from pathlib import Path
+
+import httpx
+import pytest
+
+from sam.callback.inbox.entries import Kind
+from sam.callback.inbox.in_flight import NotDurableError, OverloadedError
+from sam.callback.inbox.inbox import MAX_BYTES_IN_FLIGHT, Inbox
+from sam.callback.metrics import PREFIX, Metrics
+from sam.callback.settings import Settings
+from tests.support.callbacks import body
+from tests.support.databases import SqliteDatabase
+from tests.support.disk import hung_disk, slow_disk
+from tests.support.service import Service
+
+OpenInbox = Callable[..., AbstractAsyncContextManager[Inbox]]
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    return Metrics()
+
+
+@pytest.fixture
+def open_inbox(
+    sqlite_database: SqliteDatabase,
+    settings_for: Callable[..., Settings],
+    tmp_path: Path,
+    metrics: Metrics,
+) -> OpenInbox:
+    @asynccontextmanager
+    async def open_it(**settings: object) -> AsyncIterator[Inbox]:
+        path = tmp_path / "spool.db"
+        inbox = Inbox(settings_for(sqlite_database, callback_spool_path=path, **settings), metrics)
+        await inbox.open(replay=False)
+        try:
+            yield inbox
+        finally:
+            await inbox.close()
+
+    return open_it
+
+
+async def keep(inbox: Inbox, bodies: list[bytes]) -> list[BaseException | None]:
+    return await asyncio.gather(
+        *(inbox.keep_invalid(each, "not understood") for each in bodies), return_exceptions=True
+    )
+
+
+async def test_all_that_come_while_an_fsync_runs_share_the_next_one(
+    open_inbox: OpenInbox, metrics: Metrics
+) -> None:
+    async with open_inbox() as inbox:
+        with slow_disk(inbox.spool):
+            keeping = asyncio.create_task(keep(inbox, [b"{"] * 500))
+            while inbox.state().in_flight < 500:
+                await asyncio.sleep(0)
+        assert await keeping == [None] * 500
+        assert inbox.spool.counts()["invalid"] == 500
+    written = f"{PREFIX}spool_write_duration_seconds_count"
+    assert (metrics.registry.get_sample_value(written) or 0) <= 2
+
+
+async def test_they_count_among_what_is_in_flight(open_inbox: OpenInbox) -> None:
+    async with open_inbox(callback_max_connections=2) as inbox, hung_disk(inbox.spool, limit=None):
+        keeping = asyncio.create_task(keep(inbox, [b"{"] * 4))
+        while inbox.state().in_flight < 4:
+            await asyncio.sleep(0)
+        with pytest.raises(OverloadedError):
+            await inbox.record("d-1", "DONE", b"")
+        with pytest.raises(OverloadedError):
+            await inbox.keep_invalid(b"{", "not understood")
+        assert not keeping.done()
+
+
+async def test_what_waits_for_a_hung_disk_is_bounded_in_bytes(open_inbox: OpenInbox) -> None:
+    size = 100_000
+    async with open_inbox(callback_max_body_bytes=2**20) as inbox:
+        async with hung_disk(inbox.spool, limit=None):
+            bodies = [bytes(size)] * 2_000
+            keeping = asyncio.create_task(keep(inbox, bodies))
+            while not inbox.state().in_flight:
+                await asyncio.sleep(0)
+            assert inbox.state().in_flight == MAX_BYTES_IN_FLIGHT // size
+        results = await keeping
+        kept = results.count(None)
+        assert kept == MAX_BYTES_IN_FLIGHT // size
+        assert inbox.spool.counts()["invalid"] == kept
+        assert all(isinstance(each, OverloadedError) for each in results if each is not None)
+        assert inbox.state().in_flight == 0
+        await inbox.keep_invalid(bytes(size), "not understood")
+
+
+async def test_one_that_is_larger_than_that_is_kept_if_nothing_else_waits(
+    open_inbox: OpenInbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_inbox() as inbox:
+        monkeypatch.setattr(inbox._in_flight, "_max_bytes", 1_000)  # noqa: SLF001
+        await inbox.keep_invalid(bytes(5_000), "not understood")
+        assert inbox.spool.counts()["invalid"] == 1
+
+
+async def test_good_callbacks_do_not_wait_for_them(open_inbox: OpenInbox) -> None:
+    async with open_inbox() as inbox, hung_disk(inbox.spool, limit=None):
+        keeping = asyncio.create_task(keep(inbox, [b"{"] * 500))
+        await asyncio.sleep(0)
+        assert (await inbox.record("d-1", "DONE", b"")).outcome == "updated"
+        assert not keeping.done()
+
+
+async def test_where_the_share_of_dead_letters_is_used_up_they_are_refused(
+    open_inbox: OpenInbox,
+) -> None:
+    async with open_inbox(callback_spool_max_bytes=2**20) as inbox:
+        results = [(await keep(inbox, [bytes(2**15)]))[0] for _ in range(20)]
+        assert results[0] is None
+        assert isinstance(results[-1], NotDurableError)
+        assert "share" in str(results[-1])
+        assert await inbox.spool.page([Kind.INVALID], after=0, limit=1)
+        assert (await inbox.record("d-1", "DONE", b"")).outcome == "updated"
+
+
+def test_what_cannot_be_kept_is_answered_503(service: Service) -> None:
+    service.wait_for_event("database_up")
+    spool = service.directory / "var/callback-spool.db"
+    assert service.post(b"{").status_code == 422
+    with closing(sqlite3.connect(spool)) as connection:
+        assert connection.execute("SELECT kind, payload FROM entries").fetchall() == [
+            ("invalid", b"{")
+        ]
+    spool.rename(spool.with_name("away.db"))
+    spool.mkdir()
+    answer = service.post(b'{"deploymentId": "d-1"}')
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
+    line = service.wait_for_line(lambda line: line.get("http_status") == 503)
+    assert (line["event"], line["level"], line["reason"]) == ("refused", "error", "not_safe")
+    assert line["mistakes"] == ["status: Field required"]
+    assert service.post(body("d-1", "GOOD")).json()["outcome"] == "updated"
+    assert httpx.get(service.url + "/ready").json()["status"] == "degraded"
