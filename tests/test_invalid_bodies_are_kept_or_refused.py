@@ -5,7 +5,9 @@ all that comes.
 """
 
 import asyncio
+import gc
 import sqlite3
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from pathlib import Path
@@ -13,6 +15,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from sam.callback.inbox import spool as spool_module
+from sam.callback.inbox.circuit_breaker import CircuitState
 from sam.callback.inbox.entries import Kind
 from sam.callback.inbox.in_flight import NotDurableError, OverloadedError
 from sam.callback.inbox.inbox import MAX_BYTES_IN_FLIGHT, Inbox
@@ -99,6 +103,31 @@ async def test_what_waits_for_a_hung_disk_is_bounded_in_bytes(open_inbox: OpenIn
         assert all(isinstance(each, OverloadedError) for each in results if each is not None)
         assert inbox.state().in_flight == 0
         await inbox.keep_invalid(bytes(size), "not understood")
+
+
+async def test_what_is_refused_is_let_go_of_at_once(
+    open_inbox: OpenInbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not by the garbage collector, which looks when there are many objects, however large."""
+    content, payload = bytes(100_000), bytes(100_000)
+    held = [sys.getrefcount(content), sys.getrefcount(payload)]
+    monkeypatch.setattr(spool_module, "IO_SECONDS", 0.2)
+    gc.disable()
+    try:
+        async with open_inbox(sql_sam_payload_column="payload") as inbox:
+            inbox.breaker.state = CircuitState.OPEN
+            async with hung_disk(inbox.spool, limit=0.2):
+                for number in range(20):
+                    tasks = [
+                        asyncio.create_task(inbox.keep_invalid(content, "not understood")),
+                        asyncio.create_task(inbox.record(f"d-{number}", "DONE", payload)),
+                    ]
+                    await asyncio.wait(tasks)
+                    assert {type(task.exception()) for task in tasks} == {NotDurableError}
+                    del tasks
+                assert [sys.getrefcount(content), sys.getrefcount(payload)] == held
+    finally:
+        gc.enable()
 
 
 async def test_one_that_is_larger_than_that_is_kept_if_nothing_else_waits(

@@ -1,15 +1,18 @@
 """/ready: 200 while callbacks can be made durable, 503 while they cannot or while it drains."""
 
+import math
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import httpx
 
 from tests.support.callbacks import body
 from tests.support.conditions import eventually
-from tests.support.databases import SqliteDatabase
+from tests.support.databases import PostgresDatabase, SqliteDatabase
 from tests.support.prometheus import scrape
+from tests.support.proxy import proxy_to
 from tests.support.service import Service
 
 
@@ -47,6 +50,50 @@ def test_one_of_database_and_spool_is_enough(
     assert ready(service) == (200, "degraded")
     sqlite_database.execute("ALTER TABLE away RENAME TO robots")
     eventually(lambda: ready(service) == (200, "ok"))
+
+
+def test_until_the_first_write_is_known_it_says_so(
+    start_service: Callable[..., Service], postgres_database: PostgresDatabase
+) -> None:
+    with proxy_to(postgres_database.server.port) as proxy:
+        proxy.admit(0)
+        service = start_service(
+            SQL_SAM_CONNECTION_STRING=postgres_database.server.connection_string(
+                postgres_database.name, port=proxy.port
+            ),
+            SQL_SAM_LOGIN_TIMEOUT="60",
+            CALLBACK_DB_TIMEOUT="0.2",
+        )
+        for _ in range(2):
+            answer = service.get("/ready")
+            assert (answer.status_code, answer.json()["status"]) == (200, "degraded")
+            assert answer.json()["database"] == "unknown"
+            assert scrape(service).value("database_up") == 0
+            assert service.post(body("d-1", "EARLY")).json()["outcome"] == "queued"
+        assert "database_down" not in {line["event"] for line in service.lines}
+        proxy.admit(math.inf)
+        eventually(lambda: ready(service) == (200, "ok"))
+        assert service.get("/ready").json()["database"] == "up"
+        assert scrape(service).value("database_up") == 1
+    assert [line["event"] for line in service.lines].count("database_up") == 1
+
+
+def test_until_the_first_write_is_known_a_spool_that_cannot_be_written_is_no_place_for_callbacks(
+    start_service: Callable[..., Service], postgres_database: PostgresDatabase, tmp_path: Path
+) -> None:
+    (tmp_path / "in-the-way").write_text("")
+    with proxy_to(postgres_database.server.port) as proxy:
+        proxy.admit(0)
+        service = start_service(
+            SQL_SAM_CONNECTION_STRING=postgres_database.server.connection_string(
+                postgres_database.name, port=proxy.port
+            ),
+            SQL_SAM_LOGIN_TIMEOUT="60",
+            CALLBACK_SPOOL_PATH=str(tmp_path / "in-the-way" / "spool.db"),
+        )
+        assert ready(service) == (503, "unavailable")
+        proxy.admit(math.inf)
+        eventually(lambda: ready(service) == (200, "degraded"))
 
 
 def test_while_draining_it_sends_traffic_elsewhere_and_callbacks_are_still_taken(

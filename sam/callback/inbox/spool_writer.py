@@ -81,30 +81,23 @@ class SpoolWriter:
         while self._waiting:
             batch, self._waiting = self._waiting, []
             try:
-                await self._write(batch)
+                are_stored = await self._put(batch)
+            except SpoolUnavailableError as error:
+                _fail(batch, str(error))
             except Exception as error:  # noqa: BLE001 - a mistake of ours must not leave anybody waiting
-                if not isinstance(error, SpoolUnavailableError):  # which has been logged
-                    _log.exception("batch_failed")
-                for _, stored in batch:
-                    if not stored.done():
-                        stored.set_exception(error)
+                _log.exception("batch_failed")
+                _fail(batch, f"{type(error).__name__}: a mistake of ours.")
+            else:
+                _settle(batch, are_stored)
             for entry, _ in batch:
                 self._leave(entry)
         self._writing = None
 
-    async def _write(self, batch: list[Spooling]) -> None:
+    async def _put(self, batch: list[Spooling]) -> list[bool]:
         begun = time.monotonic()
         are_stored = await self._spool.put([entry for entry, _ in batch])
         self._metrics.spool_write.observe(time.monotonic() - begun)
-        for (_, stored), is_stored in zip(batch, are_stored, strict=True):
-            if stored.done():
-                continue
-            if is_stored:
-                stored.set_result(len(batch))
-            else:
-                stored.set_exception(
-                    DeadLettersFullError("The dead letters have used up their share.")
-                )
+        return are_stored
 
     async def _delete(self, entries: list[Spooling]) -> None:
         try:
@@ -126,3 +119,20 @@ class SpoolWriter:
             self._keys[key] -= 1
             if not self._keys[key]:
                 del self._keys[key]
+
+
+def _settle(batch: list[Spooling], are_stored: list[bool]) -> None:
+    for (_, stored), is_stored in zip(batch, are_stored, strict=True):
+        if stored.done():
+            continue
+        if is_stored:
+            stored.set_result(len(batch))
+        else:
+            stored.set_exception(DeadLettersFullError("The dead letters have used up their share."))
+
+
+def _fail(batch: list[Spooling], reason: str) -> None:
+    for _, stored in batch:
+        if not stored.done():
+            # One for each: the traceback of one for all would keep them all, with their bodies.
+            stored.set_exception(SpoolUnavailableError(reason))
