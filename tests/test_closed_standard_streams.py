@@ -38,8 +38,11 @@ Spool.open = open_and_print
 pytestmark = pytest.mark.posix
 
 
-def start(closed: str, directory: Path, **environment: str) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen(
+@contextmanager
+def started(
+    closed: str, directory: Path, **environment: str
+) -> "Iterator[subprocess.Popen[bytes]]":
+    with subprocess.Popen(
         ["/bin/sh", "-c", f'exec "$0" -m sam.callback {closed}', sys.executable],
         cwd=directory,
         env=clean_environment(
@@ -47,13 +50,17 @@ def start(closed: str, directory: Path, **environment: str) -> "subprocess.Popen
         ),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-    )
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()  # unless it has ended
 
 
 @contextmanager
 def serving(closed: str, directory: Path, **environment: str) -> Iterator[httpx.Client]:
     """The service, which may not be able to say where it listens; it ends with status 0."""
-    with start(closed, directory, **environment) as process:
+    with started(closed, directory, **environment) as process:
         ports: list[int] = []
 
         def listens() -> bool:
@@ -102,6 +109,6 @@ def test_what_a_library_prints_does_not_get_into_the_spool(
 
 
 def test_so_does_a_refusal(tmp_path: Path) -> None:
-    with start(CLOSED["all"], tmp_path) as process:
+    with started(CLOSED["all"], tmp_path) as process:
         assert process.wait(LIMIT_SECONDS) == 2
     assert list(tmp_path.iterdir()) == []

@@ -84,7 +84,7 @@ def test_what_is_no_handshake_is_cut_off_and_logged(start: Callable[..., Service
 def test_headers_that_come_too_slowly_are_408(
     start: Callable[..., Service], certificate: Certificate
 ) -> None:
-    service = start(CALLBACK_HEADER_TIMEOUT="2")
+    service = start(CALLBACK_HEADER_TIMEOUT="4")  # in which a handshake ends
     with Wire(service, tls=certificate.client_context()) as wire:
         wire.send(b"POST /callback HTTP/1.1\r\n")
         assert wire.status() == 408

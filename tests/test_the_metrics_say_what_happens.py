@@ -100,7 +100,7 @@ def test_each_refusal_is_counted(
     service = start_service(
         SQL_SAM_CONNECTION_STRING=sqlite_database.connection_string,
         CALLBACK_MAX_BODY_BYTES="1024",
-        CALLBACK_BODY_TIMEOUT="1",
+        CALLBACK_BODY_TIMEOUT="3",
     )
     service.wait_for_event("database_up")
     spool = service.directory / "var/callback-spool.db"
@@ -174,7 +174,7 @@ def test_each_refusal_of_a_connection_is_counted(
         SQL_SAM_CONNECTION_STRING=sqlite_database.connection_string,
         CALLBACK_MAX_HEADER_BYTES="1 KiB",
         CALLBACK_MAX_HEADERS="20",
-        CALLBACK_HEADER_TIMEOUT="1",
+        CALLBACK_HEADER_TIMEOUT="3",
     )
 
     def is_counted(reason: str) -> bool:

@@ -134,12 +134,13 @@ def test_a_database_that_has_gone_silent_does_not_hold_it(
         assert service.stop() == 0
 
 
-def serve(
+@contextmanager
+def serving(
     sqlite_database: SqliteDatabase,
     *prefix: str,
     **options: Any,  # noqa: ANN401 - subprocess'
-) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen(
+) -> "Iterator[subprocess.Popen[bytes]]":
+    with subprocess.Popen(
         [*prefix, sys.executable, "-m", "sam.callback"],
         env=clean_environment(
             CALLBACK_API_KEY=KEY,
@@ -148,7 +149,11 @@ def serve(
             SQL_SAM_CONNECTION_STRING=sqlite_database.connection_string,
         ),
         **options,
-    )
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()  # unless it has ended
 
 
 @pytest.mark.posix
@@ -158,15 +163,19 @@ def test_a_terminal_that_hangs_up_ends_it(sqlite_database: SqliteDatabase, tmp_p
     import pty  # noqa: PLC0415
     import termios  # noqa: PLC0415
 
+    def take_the_terminal() -> None:
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # though the tests may run below nohup
+
     ours, its = pty.openpty()
-    with serve(
+    with serving(
         sqlite_database,
         cwd=tmp_path,
         stdin=its,
         stdout=its,
         stderr=its,
         start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        preexec_fn=take_the_terminal,
     ) as process:
         os.close(its)
         said = b""
@@ -178,7 +187,7 @@ def test_a_terminal_that_hangs_up_ends_it(sqlite_database: SqliteDatabase, tmp_p
 
 @pytest.mark.posix
 def test_below_nohup_a_hangup_is_ignored(sqlite_database: SqliteDatabase, tmp_path: Path) -> None:
-    with serve(
+    with serving(
         sqlite_database,
         *("sh", "-c", 'trap "" HUP; exec "$@"', "-"),
         cwd=tmp_path,
