@@ -24,9 +24,12 @@ from tests.support.databases import (
 from tests.support.service import KEY, PATIENT_SETTINGS, Service
 from tests.support.tds import TdsServer, settings_for_sql_server, tds_server
 
+# Ignored where a script runs the tests in the background, or below nohup; what they start would
+# inherit that. A handler is not inherited.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # As where a script runs the tests in the background; what they start would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda *_: None)
 
 # No clock decides a test: hypothesis' limit is 200 ms for an example, httpx' 5 s for an answer.
 hypothesis.settings.register_profile(

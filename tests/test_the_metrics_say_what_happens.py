@@ -150,7 +150,8 @@ def test_each_refusal_is_counted(
     assert seen.value("request_duration_seconds_count", route="/callback", code="5xx") == 1
     assert seen.value("request_duration_seconds_count", route="other", code="4xx") == 1
     assert seen.value("spool_writable") == 0
-    assert seen.value("spool_entries", kind="invalid") == 1
+    # What was not understood, and the beginning of what was too large.
+    assert seen.value("spool_entries", kind="invalid") == 2
     spool.rmdir()
     # `overloaded` and `crash`: below.
     assert {*refusals, *EARLY, "overloaded", "crash", "unknown"} == set(RefusalReason)
@@ -265,9 +266,7 @@ async def test_the_pool_and_what_is_in_flight_show(
         with closing(sqlite3.connect(sqlite_database.path, timeout=LIMIT_SECONDS)) as other:
             other.execute("BEGIN IMMEDIATE")
             at_work = asyncio.create_task(client.post("/callback", content=body()))
-            waiting = asyncio.create_task(
-                app.state.inbox._repository.probe(timeout=LIMIT_SECONDS)  # noqa: SLF001 - as the replayer's
-            )
+            waiting = asyncio.create_task(app.state.inbox.database.probe())  # as the replayer's
             await becomes_true(lambda: app.state.inbox.state().pool.waiting == 1)
             seen = read(await client.get("/metrics"))
             other.rollback()

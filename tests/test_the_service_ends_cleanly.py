@@ -163,10 +163,6 @@ def test_a_terminal_that_hangs_up_ends_it(sqlite_database: SqliteDatabase, tmp_p
     import pty  # noqa: PLC0415
     import termios  # noqa: PLC0415
 
-    def take_the_terminal() -> None:
-        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # though the tests may run below nohup
-
     ours, its = pty.openpty()
     with serving(
         sqlite_database,
@@ -175,7 +171,7 @@ def test_a_terminal_that_hangs_up_ends_it(sqlite_database: SqliteDatabase, tmp_p
         stdout=its,
         stderr=its,
         start_new_session=True,
-        preexec_fn=take_the_terminal,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
     ) as process:
         os.close(its)
         said = b""
