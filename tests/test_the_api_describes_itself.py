@@ -105,3 +105,19 @@ def test_ready_has_the_shape_of_its_schema(document: dict[str, Any], service: Se
 
 def _validate(document: dict[str, Any], schema: dict[str, Any], instance: object) -> None:
     jsonschema.validate(instance, {**schema, "components": document["components"]})
+
+
+def test_generated_clients_keep_the_names_of_their_operations(
+    document: dict[str, Any],
+) -> None:
+    operations = {
+        path: operation["operationId"]
+        for path, methods in document["paths"].items()
+        for operation in methods.values()
+    }
+    assert operations == {
+        "/callback": "callback_callback_post",
+        "/health": "health_health_get",
+        "/ready": "ready_ready_get",
+        "/metrics": "scrape_metrics_get",
+    }

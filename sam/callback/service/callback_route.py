@@ -119,6 +119,7 @@ def callback_route(inbox: Inbox, decoder: BodyDecoder, settings: Settings) -> Di
         paths.CALLBACK,
         _Endpoint(inbox, decoder, settings).answer,
         methods=["POST"],
+        name="callback",  # in the document's operationId, which clients are generated from
         tags=["Callbacks"],
         summary="A deployment has ended",
         response_model=CallbackAnswer,
