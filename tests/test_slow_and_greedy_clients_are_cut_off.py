@@ -1,6 +1,7 @@
 """Nobody holds a connection by sending slowly, or makes the service hold what it does not want."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 
 import psutil
 import pytest
@@ -153,6 +154,28 @@ def test_the_body_of_who_has_no_key_is_neither_held_nor_read_to_its_end(service:
         assert wire.status() == 401
         assert wire.send_until_cut_off(b"x" * MEBIBYTE, 64)
     assert psutil.Process(service.pid).memory_info().rss - before < 16 * MEBIBYTE
+    assert service.wait_for_event("connection_cut")["reason"] == "body_not_wanted"
+
+
+def test_nor_is_what_came_with_the_headers_held(service: Service) -> None:
+    content = b"x" * 200_000  # less than one read may bring
+    with ExitStack() as stack:
+        before = psutil.Process(service.pid).memory_info().rss
+        for _ in range(200):
+            wire = stack.enter_context(Wire(service))
+            wire.send(request(headers=b"", content=content))
+            assert wire.status() == 401
+        assert psutil.Process(service.pid).memory_info().rss - before < 16 * MEBIBYTE
+
+
+def test_where_bodies_may_be_large_no_more_is_read_without_the_key(
+    start_service: Callable[..., Service], sqlite_database: SqliteDatabase
+) -> None:
+    service = start_service(SQL_SAM_CONNECTION_STRING=sqlite_database.connection_string)
+    with Wire(service) as wire:
+        wire.send(request(headers=b"", length=2**40))
+        assert wire.status() == 401
+        assert wire.send_until_cut_off(b"x" * MEBIBYTE, 12)
     assert service.wait_for_event("connection_cut")["reason"] == "body_not_wanted"
 
 

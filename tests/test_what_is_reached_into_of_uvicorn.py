@@ -55,6 +55,7 @@ async def test_a_protocol_keeps_its_state_where_ours_looks_for_it() -> None:
     assert first.scope["headers"] is protocol.headers
     assert first.waiting_for_100_continue
     assert first.transport is transport
+    assert first.body == bytearray()
     assert (first.keep_alive, first.disconnected) == (True, False)
     assert (first.response_started, first.response_complete) == (False, False)
     assert isinstance(first.message_event, asyncio.Event)

@@ -180,6 +180,8 @@ class HttpProtocol(HttpToolsProtocol):
         self._answers.flush()  # a head without a body
         if not self.transport.is_closing():
             self.flow.resume_reading()
+            if self.cycle.response_complete:
+                self.cycle.body.clear()  # what was not asked for: as much as one read brings
             if self.pipeline:
                 self._start_asgi_task(*self.pipeline.pop())
                 return
