@@ -11,9 +11,9 @@ from unittest.mock import Mock
 
 import pytest
 
-from sam.callback.inbox import spool as spool_module
 from sam.callback.inbox.in_flight import NotDurableError
 from sam.callback.inbox.inbox import Inbox, Readiness
+from sam.callback.inbox.sqlite import spool as spool_module
 from sam.callback.settings import Settings
 from tests.support.conditions import LIMIT_SECONDS, becomes_true
 from tests.support.databases import SqliteDatabase

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from sam.callback.inbox.entries import Entry, Kind
-from sam.callback.inbox.spool_file import SpoolFile
+from sam.callback.inbox.sqlite.file import SpoolFile
+from sam.callback.inbox.store import Entry, Kind
 from tests.support.callbacks import body
 from tests.support.conditions import eventually
 from tests.support.databases import Database, SqliteDatabase

@@ -26,7 +26,7 @@ CLOSED = {
 PRINT_IN_C = """
 import ctypes, threading
 libc = ctypes.CDLL(None)
-from sam.callback.inbox.spool import Spool
+from sam.callback.inbox.sqlite.spool import Spool
 opened = Spool.open
 async def open_and_print(self):
     await opened(self)

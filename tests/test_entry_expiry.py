@@ -7,9 +7,9 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from sam.callback.inbox.entries import Entry, Kind
 from sam.callback.inbox.inbox import Inbox
-from sam.callback.inbox.spool_file import SpoolFile
+from sam.callback.inbox.sqlite.file import SpoolFile
+from sam.callback.inbox.store import Entry, Kind
 from sam.callback.settings import Settings
 from tests.support.databases import PostgresDatabase
 from tests.support.load import spooled

@@ -13,8 +13,8 @@ import httpx
 import psutil
 import pytest
 
-from sam.callback.inbox.entries import Kind
-from sam.callback.inbox.spool_file import SpoolFile
+from sam.callback.inbox.sqlite.file import SpoolFile
+from sam.callback.inbox.store import Kind
 from tests.support.callbacks import body
 from tests.support.conditions import LIMIT_SECONDS, eventually
 from tests.support.databases import SqliteDatabase

@@ -15,12 +15,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from sam.callback.inbox import spool as spool_module
-from sam.callback.inbox.disk_thread import DiskHangsError, DiskThread
-from sam.callback.inbox.entries import Entry, Kind
 from sam.callback.inbox.sequence import Sequence
-from sam.callback.inbox.spool import Spool, SpoolUnavailableError
-from sam.callback.inbox.spool_file import SpoolFile
+from sam.callback.inbox.sqlite import spool as spool_module
+from sam.callback.inbox.sqlite.disk_thread import DiskHangsError, DiskThread
+from sam.callback.inbox.sqlite.file import SpoolFile
+from sam.callback.inbox.sqlite.spool import Spool, SpoolUnavailableError
+from sam.callback.inbox.store import Entry, Kind
 from sam.callback.threads import DaemonThreadPool
 from tests.support.conditions import LIMIT_SECONDS
 

@@ -15,11 +15,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from sam.callback.inbox import spool as spool_module
 from sam.callback.inbox.circuit_breaker import CircuitState
-from sam.callback.inbox.entries import Kind
 from sam.callback.inbox.in_flight import NotDurableError, OverloadedError
 from sam.callback.inbox.inbox import MAX_BYTES_IN_FLIGHT, Inbox
+from sam.callback.inbox.sqlite import spool as spool_module
+from sam.callback.inbox.store import Kind
 from sam.callback.metrics import PREFIX, Metrics
 from sam.callback.settings import Settings
 from tests.support.callbacks import body

@@ -13,11 +13,11 @@ import pytest
 
 from sam.callback.inbox import replayer as replayer_module
 from sam.callback.inbox.duty_cycle import DutyCycle
-from sam.callback.inbox.entries import Entry, Kind
 from sam.callback.inbox.inbox import Inbox
 from sam.callback.inbox.replayer import RETRY_SHARE
-from sam.callback.inbox.spool import SpoolUnavailableError
-from sam.callback.inbox.spool_file import SpoolFile
+from sam.callback.inbox.sqlite.file import SpoolFile
+from sam.callback.inbox.sqlite.spool import SpoolUnavailableError
+from sam.callback.inbox.store import Entry, Kind
 from sam.callback.model import Callback
 from sam.callback.settings import Settings
 from sam.callback.storage.errors import DatabaseUnavailableError

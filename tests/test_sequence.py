@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sam.callback.inbox.entries import Entry, Kind
 from sam.callback.inbox.sequence import Sequence
-from sam.callback.inbox.spool import Spool
+from sam.callback.inbox.sqlite.spool import Spool
+from sam.callback.inbox.store import Entry, Kind
 
 MIB = 2**20
 

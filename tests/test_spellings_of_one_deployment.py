@@ -12,10 +12,10 @@ from typing import Any, Protocol
 import pytest
 
 from sam.callback.inbox.circuit_breaker import CircuitState
-from sam.callback.inbox.entries import Entry, Kind
 from sam.callback.inbox.inbox import Inbox
-from sam.callback.inbox.spool import LOOK_UP_SECONDS
-from sam.callback.inbox.spool_file import SpoolFile
+from sam.callback.inbox.sqlite.file import SpoolFile
+from sam.callback.inbox.sqlite.spool import LOOK_UP_SECONDS
+from sam.callback.inbox.store import Entry, Kind
 from sam.callback.settings import Settings
 from tests.support.conditions import LIMIT_SECONDS, becomes_true
 from tests.support.databases import Database, PostgresDatabase, SqliteDatabase

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from sam.callback.inbox.entries import Entry, Kind
 from sam.callback.inbox.sequence import Sequence
-from sam.callback.inbox.spool import Spool, SpoolUnavailableError
-from sam.callback.inbox.spool_file import SpoolFile
+from sam.callback.inbox.sqlite.file import SpoolFile
+from sam.callback.inbox.sqlite.spool import Spool, SpoolUnavailableError
+from sam.callback.inbox.store import Entry, Kind
 
 MIB = 2**20
 

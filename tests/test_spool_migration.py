@@ -9,10 +9,10 @@ from typing import Final
 import pytest
 from filelock import FileLock
 
-from sam.callback.inbox.entries import Entry, Kind
-from sam.callback.inbox.ownership import open_beside
-from sam.callback.inbox.spool_file import SpoolFile
-from sam.callback.inbox.spool_schema import VERSION, SpoolVersionError
+from sam.callback.inbox.sqlite.file import SpoolFile
+from sam.callback.inbox.sqlite.ownership import open_beside
+from sam.callback.inbox.sqlite.schema import VERSION, SpoolVersionError
+from sam.callback.inbox.store import Entry, Kind
 from tests.support.callbacks import body
 from tests.support.conditions import eventually
 from tests.support.databases import SqliteDatabase
@@ -143,7 +143,7 @@ def test_a_full_file_is_migrated_too(path: Path) -> None:
 def test_what_is_stopped_on_the_way_is_as_it_was(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sam.callback.inbox import spool_schema  # noqa: PLC0415 - whose statements are changed
+    from sam.callback.inbox.sqlite import schema as spool_schema  # noqa: PLC0415 - whose statements are changed
 
     broken = ((*spool_schema._MIGRATIONS[0], "no statement"),)  # noqa: SLF001
     with monkeypatch.context() as patched:

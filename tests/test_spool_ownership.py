@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from filelock import FileLock, Timeout
 
-from sam.callback.inbox import spool as spool_module
-from sam.callback.inbox import spool_file
-from sam.callback.inbox.entries import Entry, Kind
 from sam.callback.inbox.sequence import Sequence
-from sam.callback.inbox.spool import Spool, SpoolUnavailableError
+from sam.callback.inbox.sqlite import file as spool_file
+from sam.callback.inbox.sqlite import spool as spool_module
+from sam.callback.inbox.sqlite.spool import Spool, SpoolUnavailableError
+from sam.callback.inbox.store import Entry, Kind
 
 MIB = 2**20
 OpenSpool = Callable[[], AbstractAsyncContextManager[Spool]]

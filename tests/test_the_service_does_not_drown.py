@@ -10,9 +10,9 @@ from typing import Final
 
 import pytest
 
-from sam.callback.inbox import spool
 from sam.callback.inbox.in_flight import OverloadedError
 from sam.callback.inbox.inbox import Inbox
+from sam.callback.inbox.sqlite import spool
 from sam.callback.model import Outcome
 from sam.callback.settings import Settings
 from tests.support.conditions import LIMIT_SECONDS

@@ -10,8 +10,8 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from sam.callback.inbox.entries import Entry, Kind
-from sam.callback.inbox.spool_file import PAGE_BYTES, SpoolFile
+from sam.callback.inbox.sqlite.file import PAGE_BYTES, SpoolFile
+from sam.callback.inbox.store import Entry, Kind
 from tests.support.callbacks import body
 from tests.support.conditions import eventually
 from tests.support.databases import SqliteDatabase

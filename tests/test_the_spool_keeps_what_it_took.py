@@ -11,12 +11,12 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from sam.callback.inbox import spool as spool_module
-from sam.callback.inbox.entries import Entry, Kind
-from sam.callback.inbox.file_system import kind_of
 from sam.callback.inbox.sequence import Sequence
-from sam.callback.inbox.spool import Spool, SpoolUnavailableError
-from sam.callback.inbox.spool_file import DEAD_LETTER_SHARE, SpoolFile
+from sam.callback.inbox.sqlite import spool as spool_module
+from sam.callback.inbox.sqlite.file import DEAD_LETTER_SHARE, SpoolFile
+from sam.callback.inbox.sqlite.file_system import kind_of
+from sam.callback.inbox.sqlite.spool import Spool, SpoolUnavailableError
+from sam.callback.inbox.store import Entry, Kind
 
 MIB = 2**20
 OpenSpool = Callable[..., AbstractAsyncContextManager[Spool]]

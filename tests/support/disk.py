@@ -6,7 +6,7 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
 
-from sam.callback.inbox.spool import Spool
+from sam.callback.inbox.sqlite.spool import Spool
 from tests.support.conditions import LIMIT_SECONDS
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from sam.callback.inbox.entries import Kind
+from sam.callback.inbox.store import Kind
 
 ROOT: Final = Path(__file__).parents[2]
 LEVELS: Final = {"debug", "info", "warning", "error", "critical", "exception"}

@@ -39,7 +39,7 @@ def check(
     Nothing is changed. It may run beside the service.
     """
     require_driver_manager()
-    from sam.callback.inbox.inspection import inspect_spool  # noqa: PLC0415 - see serve
+    from sam.callback.inbox.sqlite.check import inspect_spool  # noqa: PLC0415 - see serve
     from sam.callback.storage.drivers import DriverNotFoundError  # noqa: PLC0415
     from sam.callback.storage.inspection import inspect_database  # noqa: PLC0415
 

@@ -20,8 +20,8 @@ from sam.callback.commands.spool_access import PathOption, fail, opened
 from sam.callback.commands.spool_drain import EPILOG as DRAIN_EPILOG
 from sam.callback.commands.spool_drain import drain
 from sam.callback.commands.spool_retry import Retried, retry_as, retry_entries
-from sam.callback.inbox.entries import Entry, Kind
-from sam.callback.inbox.spool_file import SpoolFile
+from sam.callback.inbox.sqlite.file import SpoolFile
+from sam.callback.inbox.store import Entry, Kind
 from sam.callback.model import received_at
 
 PAGE: Final = 1_000

@@ -9,9 +9,9 @@ from typing import Annotated, NoReturn
 import typer
 
 from sam.callback.commands.refusal import refuse
-from sam.callback.inbox.ownership import open_beside
-from sam.callback.inbox.spool_file import SpoolFile
-from sam.callback.inbox.spool_schema import (
+from sam.callback.inbox.sqlite.file import SpoolFile
+from sam.callback.inbox.sqlite.ownership import open_beside
+from sam.callback.inbox.sqlite.schema import (
     OlderSpoolError,
     SpoolVersionError,
     check_that_it_is_a_spool,

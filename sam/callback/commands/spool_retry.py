@@ -8,8 +8,8 @@ import typer
 from pydantic import ValidationError
 
 from sam.callback.commands.spool_access import fail
-from sam.callback.inbox.entries import DEAD, Entry, Kind
-from sam.callback.inbox.spool_file import SpoolFile
+from sam.callback.inbox.sqlite.file import SpoolFile
+from sam.callback.inbox.store import DEAD, Entry, Kind
 from sam.callback.service.callback_body import decode, mistakes_in
 from sam.callback.service.schemas import CallbackPayload
 from sam.callback.storage.key_rule import KeyRule

@@ -1,1 +1,1 @@
-"""From an accepted callback to a safe one: committed in the database, or on disk here."""
+"""From an accepted callback to a durable one: committed in the database, or in a store."""

@@ -8,8 +8,8 @@ from prometheus_client import Metric
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from sam.callback.inbox.entries import Kind
 from sam.callback.inbox.inbox import Database, Inbox
+from sam.callback.inbox.store import Kind
 from sam.callback.metrics import PREFIX
 
 _NS: Final = 1_000_000_000

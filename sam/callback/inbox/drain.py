@@ -5,9 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from sam.callback.inbox.entries import LIVE, Kind
 from sam.callback.inbox.inbox import Inbox
-from sam.callback.inbox.spool import SpoolUnavailableError
+from sam.callback.inbox.sqlite.spool import SpoolUnavailableError
+from sam.callback.inbox.store import LIVE, Kind
 from sam.callback.settings import Settings
 
 MAX_FAILURES: Final = 3

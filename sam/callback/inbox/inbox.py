@@ -8,15 +8,15 @@ from typing import Final
 
 from sam.callback.inbox.circuit_breaker import CircuitBreaker, CircuitState
 from sam.callback.inbox.database_writer import DatabaseWriter
-from sam.callback.inbox.disk import Disk
-from sam.callback.inbox.entries import Kind, Total
 from sam.callback.inbox.in_flight import InFlight
 from sam.callback.inbox.recorded import Recorded
 from sam.callback.inbox.recorder import Recorder
 from sam.callback.inbox.replayer import Replayer
 from sam.callback.inbox.sequence import Sequence
-from sam.callback.inbox.spool import Spool
-from sam.callback.inbox.spool_file import dead_max_bytes
+from sam.callback.inbox.sqlite.file import dead_max_bytes
+from sam.callback.inbox.sqlite.file_system import Disk
+from sam.callback.inbox.sqlite.spool import Spool
+from sam.callback.inbox.store import Kind, Total
 from sam.callback.logs import get_logger
 from sam.callback.metrics import Metrics
 from sam.callback.settings import Settings

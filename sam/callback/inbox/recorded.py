@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
-from sam.callback.inbox.entries import Kind
+from sam.callback.inbox.store import Kind
 from sam.callback.model import Outcome
 from sam.callback.storage.verdicts import Applied, Verdict
 

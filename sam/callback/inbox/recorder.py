@@ -10,7 +10,6 @@ from typing import Final
 from sam.callback.inbox.batcher import Batcher, Group, now
 from sam.callback.inbox.circuit_breaker import CircuitBreaker
 from sam.callback.inbox.database_writer import DatabaseWriter
-from sam.callback.inbox.entries import Entry, Kind
 from sam.callback.inbox.in_flight import InFlight, NotDurableError
 from sam.callback.inbox.recorded import (
     DATABASE_DOWN,
@@ -23,8 +22,9 @@ from sam.callback.inbox.recorded import (
     spooled_as,
 )
 from sam.callback.inbox.sequence import Sequence
-from sam.callback.inbox.spool import Spool, SpoolUnavailableError
 from sam.callback.inbox.spool_writer import Spooling, SpoolWriter
+from sam.callback.inbox.sqlite.spool import Spool, SpoolUnavailableError
+from sam.callback.inbox.store import Entry, Kind
 from sam.callback.logs import get_logger
 from sam.callback.metrics import Metrics, Source
 from sam.callback.model import Callback, Outcome

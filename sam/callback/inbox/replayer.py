@@ -10,10 +10,10 @@ from sam.callback.inbox.backoff import RETRY
 from sam.callback.inbox.circuit_breaker import CircuitBreaker
 from sam.callback.inbox.database_writer import DatabaseWriter
 from sam.callback.inbox.duty_cycle import DutyCycle
-from sam.callback.inbox.entries import LIVE, Entry, Kind
 from sam.callback.inbox.recorded import NO_ROW_YET
 from sam.callback.inbox.recorder import Recorder
-from sam.callback.inbox.spool import Spool, SpoolUnavailableError
+from sam.callback.inbox.sqlite.spool import Spool, SpoolUnavailableError
+from sam.callback.inbox.store import LIVE, Entry, Kind
 from sam.callback.logs import get_logger
 from sam.callback.metrics import Metrics, Replayed
 from sam.callback.model import Callback

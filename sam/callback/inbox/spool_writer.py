@@ -6,8 +6,8 @@ import time
 from collections import Counter
 from typing import NamedTuple
 
-from sam.callback.inbox.entries import Entry
-from sam.callback.inbox.spool import Spool, SpoolUnavailableError
+from sam.callback.inbox.sqlite.spool import Spool, SpoolUnavailableError
+from sam.callback.inbox.store import Entry
 from sam.callback.logs import get_logger
 from sam.callback.metrics import Metrics
 from sam.callback.storage.key_rule import COARSEST

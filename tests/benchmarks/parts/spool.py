@@ -20,8 +20,8 @@ from functools import partial
 from pathlib import Path
 
 from sam.callback.inbox.backoff import RETRY
-from sam.callback.inbox.entries import Entry, Kind
-from sam.callback.inbox.spool_file import SpoolFile
+from sam.callback.inbox.sqlite.file import SpoolFile
+from sam.callback.inbox.store import Entry, Kind
 from tests.benchmarks.databases import DatabaseName, Target, sqlite_target
 from tests.benchmarks.measure import measure, warm_up
 from tests.benchmarks.results import Cell

@@ -15,15 +15,13 @@ from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
 
-from sam.callback.inbox.damage import set_aside
-from sam.callback.inbox.disk import Disk
-from sam.callback.inbox.disk_thread import DiskHangsError, DiskThread
-from sam.callback.inbox.entries import DEAD, Entry, Kind, Total
-from sam.callback.inbox.file_system import Risk, risk_of
-from sam.callback.inbox.ownership import OwnedByAnotherError, Ownership
 from sam.callback.inbox.sequence import Sequence
-from sam.callback.inbox.spool_file import Due, SpoolFile
-from sam.callback.inbox.spool_schema import SpoolVersionError
+from sam.callback.inbox.sqlite.disk_thread import DiskHangsError, DiskThread
+from sam.callback.inbox.sqlite.file import Due, SpoolFile
+from sam.callback.inbox.sqlite.file_system import Disk, Risk, risk_of, set_aside
+from sam.callback.inbox.sqlite.ownership import OwnedByAnotherError, Ownership
+from sam.callback.inbox.sqlite.schema import SpoolVersionError
+from sam.callback.inbox.store import DEAD, Entry, Kind, Total
 from sam.callback.logs import get_logger
 from sam.callback.storage.key_rule import KeyRule
 

@@ -1,15 +1,16 @@
-"""The schema of the spool's file, its version, and the migrations of older files.
+"""The schema of the spool's file: its version, migrations of older files, and new keys.
 
 The version is SQLite's ``PRAGMA user_version``. A file of version 0 is new, or of a release before
 there was a version; it gets the tables of that release first, where they are missing.
 """
 
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from sam.callback.inbox.sqlite_transaction import write_transaction
+from sam.callback.inbox.sqlite.transaction import write_transaction
 
 _MIGRATIONS: Final = (
     (
@@ -71,6 +72,34 @@ _MIGRATIONS: Final = (
 )
 """The statements that lead to version 1, 2 and so on. What was released is not changed."""
 
+_REKEY: Final = (
+    # Of entries that become one, the one with the highest number stays.
+    """
+    DELETE FROM entries WHERE number IN (
+        SELECT number FROM (
+            SELECT number, row_number() OVER (
+                PARTITION BY key_of(coalesce(deployment_id, key)) ORDER BY number DESC
+            ) AS place
+            FROM entries WHERE key IS NOT NULL
+        )
+        WHERE place > 1
+    )
+    """,
+    # Keys may change places, and each is unique: so for a moment none has any.
+    """
+    UPDATE entries SET deployment_id = coalesce(deployment_id, key), key = NULL
+    WHERE key IS NOT NULL AND key_of(coalesce(deployment_id, key)) <> key
+    """,
+    """
+    UPDATE entries SET
+        key = key_of(deployment_id), deployment_id = nullif(deployment_id, key_of(deployment_id))
+    WHERE key IS NULL AND deployment_id IS NOT NULL
+    """,
+)
+_TO_REKEY: Final = """
+SELECT 1 FROM entries WHERE key IS NOT NULL AND key_of(coalesce(deployment_id, key)) <> key LIMIT 1
+"""
+
 VERSION: Final = len(_MIGRATIONS)
 """The version that this release reads and writes."""
 
@@ -124,6 +153,22 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
             connection.execute(f"PRAGMA user_version = {VERSION}")
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     require_version(connection, path)
+
+
+def rekey(connection: sqlite3.Connection, key_of: Callable[[str], str]) -> None:
+    """Give every entry the key of its deployment's id, within a transaction.
+
+    Args:
+        connection: On the file.
+        key_of: The rule: what the database takes an id for.
+
+    Raises:
+        sqlite3.Error: If that fails.
+    """
+    connection.create_function("key_of", 1, key_of, deterministic=True)
+    if connection.execute(_TO_REKEY).fetchone() is not None:  # looked at first: that is fast
+        for statement in _REKEY:
+            connection.execute(statement)
 
 
 def check_that_it_is_a_spool(path: Path) -> None:

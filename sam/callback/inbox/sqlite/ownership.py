@@ -4,9 +4,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from sam.callback.inbox.file_system import identity_of
-from sam.callback.inbox.spool_file import SpoolFile
-from sam.callback.inbox.spool_schema import OlderSpoolError
+from sam.callback.inbox.sqlite.file import SpoolFile
+from sam.callback.inbox.sqlite.file_system import identity_of
+from sam.callback.inbox.sqlite.schema import OlderSpoolError
 
 
 class OwnedByAnotherError(Exception):

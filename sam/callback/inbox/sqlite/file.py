@@ -11,12 +11,11 @@ from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from sam.callback.inbox.entries import DEAD, Entry, Kind, Total
-from sam.callback.inbox.file_system import identity_of
-from sam.callback.inbox.spool_keys import rekey
-from sam.callback.inbox.spool_schedule import Schedule
-from sam.callback.inbox.spool_schema import migrate, require_version
-from sam.callback.inbox.sqlite_transaction import write_transaction
+from sam.callback.inbox.sqlite.file_system import identity_of
+from sam.callback.inbox.sqlite.schedule import Schedule
+from sam.callback.inbox.sqlite.schema import migrate, rekey, require_version
+from sam.callback.inbox.sqlite.transaction import write_transaction
+from sam.callback.inbox.store import DEAD, Entry, Kind, Total
 
 DEAD_LETTER_SHARE: Final = 0.25
 """The share of the file that dead letters may take; the rest is for what will be applied."""

@@ -1,8 +1,10 @@
-"""Which file a path leads to, and whether it lasts: on a disk, and on one of this machine."""
+"""The file system that a spool is on: its kind, its room, the identity of a file."""
 
+import shutil
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 import psutil
 
@@ -26,6 +28,27 @@ class Risk:
     kind: str
     is_in_memory: bool
     action: str
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """Its room in bytes; what is free, is free for this process."""
+
+    free: int
+    size: int
+
+    @classmethod
+    def of(cls, path: Path) -> Self | None:
+        """Look at the volume of a file; None if that fails.
+
+        It is looked at after a durable write, which a failure here must not undo. A disk that does
+        not answer blocks this, as any call.
+        """
+        try:
+            usage = shutil.disk_usage(path.parent)
+        except OSError:
+            return None
+        return cls(free=usage.free, size=usage.total)
 
 
 def identity_of(path: Path) -> tuple[int, int] | None:
@@ -60,3 +83,20 @@ def risk_of(path: Path) -> Risk | None:
         action = "Set CALLBACK_SPOOL_PATH to a local disk: SQLite needs locks that work."
         return Risk(kind, is_in_memory=False, action=action)
     return None
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a damaged file, with what belongs to it.
+
+    Returns:
+        Where it is now.
+
+    Raises:
+        OSError: If it cannot be renamed.
+    """
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
+    for suffix in ("", "-wal", "-shm"):
+        damaged = Path(f"{path}{suffix}")
+        if damaged.exists():
+            damaged.rename(f"{path}.corrupt-{stamp}{suffix}")
+    return Path(f"{path}.corrupt-{stamp}")

@@ -6,10 +6,10 @@ from contextlib import closing
 from pathlib import Path
 
 from sam.callback.finding import Finding, Level
-from sam.callback.inbox.file_system import kind_of, risk_of
-from sam.callback.inbox.ownership import OwnedByAnotherError, Ownership
-from sam.callback.inbox.spool_file import SpoolFile
-from sam.callback.inbox.spool_schema import (
+from sam.callback.inbox.sqlite.file import SpoolFile
+from sam.callback.inbox.sqlite.file_system import kind_of, risk_of
+from sam.callback.inbox.sqlite.ownership import OwnedByAnotherError, Ownership
+from sam.callback.inbox.sqlite.schema import (
     OlderSpoolError,
     SpoolVersionError,
     check_that_it_is_a_spool,
