@@ -11,7 +11,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from sam.callback.inbox.in_flight import NotDurableError
+from sam.callback.inbox.admission import NotDurableError
 from sam.callback.inbox.inbox import Inbox, Readiness
 from sam.callback.inbox.sqlite import spool as spool_module
 from sam.callback.settings import Settings

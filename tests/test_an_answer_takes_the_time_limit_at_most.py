@@ -7,11 +7,13 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from sam.callback.inbox.inbox import Inbox
-from sam.callback.inbox.recorded import NOT_ANSWERED, OLDER_IN_SPOOL, WAITED_TOO_LONG, Recorded
+from sam.callback.inbox.recorder import NOT_ANSWERED, OLDER_IN_SPOOL, WAITED_TOO_LONG
+from sam.callback.model import Recorded
 from sam.callback.settings import Settings
 from tests.support.conditions import LIMIT_SECONDS, becomes_true, eventually
 from tests.support.databases import PostgresDatabase
@@ -19,6 +21,9 @@ from tests.support.disk import hung_disk, slow_disk
 from tests.support.load import Load, losses, spooled
 from tests.support.service import Service
 from tests.support.slow_commits import make_commits_slow
+
+if TYPE_CHECKING:
+    from sam.callback.model import Recorded
 
 OpenInbox = Callable[..., AbstractAsyncContextManager[Inbox]]
 

@@ -17,6 +17,7 @@ from tests.support.raw import Wire
 from tests.support.service import Service
 
 FAIL_AT_FIRST = """
+from sam.callback.inbox import database_writer, replayer
 from sam.callback.service import connections, http_protocol, listener
 
 def fail_at_first(owner, name, times=1):
@@ -147,3 +148,21 @@ async def test_however_a_task_ends_it_runs_again_until_it_is_cancelled(
     )
     assert failures == 2
     throttle.sum_up()
+
+
+def test_an_error_in_a_replay_ends_no_replay_of_others(start_with: StartWith) -> None:
+    service = start_with("fail_at_first(replayer.Replayer, 'step')")
+    assert_one_failure_is_told(service, BackgroundTask.REPLAY)
+    assert service.post(body("d-9")).json()["outcome"] == "unmatched"
+    eventually(lambda: scrape(service).value("replay_attempts_total", result="unmatched") > 0)
+
+
+def test_an_error_in_a_batch_costs_none_of_its_callbacks_and_no_later_batch(
+    start_with: StartWith, sqlite_database: SqliteDatabase
+) -> None:
+    sqlite_database.add_robots(["d-2"])
+    service = start_with("fail_at_first(database_writer.DatabaseWriter, 'write')")
+    assert service.post(body("d-1")).json()["outcome"] == "queued"
+    assert "ZeroDivisionError: at first" in service.wait_for_event("write_failed")["exception"]
+    assert service.post(body("d-2")).json()["outcome"] == "updated"
+    eventually(lambda: sqlite_database.statuses()["d-1"] == "RUN_COMPLETED")

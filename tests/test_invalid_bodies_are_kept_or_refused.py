@@ -15,8 +15,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from sam.callback.inbox.admission import NotDurableError, OverloadedError
 from sam.callback.inbox.circuit_breaker import CircuitState
-from sam.callback.inbox.in_flight import NotDurableError, OverloadedError
 from sam.callback.inbox.inbox import MAX_BYTES_IN_FLIGHT, Inbox
 from sam.callback.inbox.sqlite import spool as spool_module
 from sam.callback.inbox.store import Kind
@@ -134,7 +134,7 @@ async def test_one_that_is_larger_than_that_is_kept_if_nothing_else_waits(
     open_inbox: OpenInbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with open_inbox() as inbox:
-        monkeypatch.setattr(inbox._in_flight, "_max_bytes", 1_000)  # noqa: SLF001
+        monkeypatch.setattr(inbox._admission, "_max_bytes", 1_000)  # noqa: SLF001
         await inbox.keep_invalid(bytes(5_000), "not understood")
         assert inbox.spool.counts()["invalid"] == 1
 

@@ -198,10 +198,9 @@ async def test_an_entry_whose_deployment_is_in_a_batch_waits_for_its_end(
     fill(path, [queued(1), queued(2)])
     sqlite_database.add_robots(["d-2"])
     async with open_inbox() as inbox:
-        batcher = inbox.replayer._recorder._batcher  # noqa: SLF001 - as while a batch is under way
-        batcher._in_flight.add("d-1")  # noqa: SLF001
+        inbox._in_flight.in_batch.add("d-1")  # noqa: SLF001 - as while a batch is under way
         await step_until_nothing_is_due(inbox)
         assert spooled(path).keys() == {"d-1"}
-        batcher._in_flight.clear()  # noqa: SLF001
+        inbox._in_flight.in_batch.clear()  # noqa: SLF001
         await step_until_nothing_is_due(inbox)
     assert set(sqlite_database.statuses().values()) == {"DONE"}

@@ -188,7 +188,7 @@ async def test_what_is_being_replayed_when_another_spelling_comes_is_applied_bef
         file.put([Entry(1, Kind.QUEUED, UUID.upper(), "OLD")], 1)
     async with open_inbox() as inbox:
         async with hung_disk(inbox.spool, limit=None):  # so that nobody can look
-            with inbox._recorder.replaying([UUID.upper()]):  # noqa: SLF001 - as the replayer does
+            with inbox._in_flight.replaying([UUID.upper()]):  # noqa: SLF001 - as the replayer does
                 newer = asyncio.create_task(outcome(inbox, UUID, "NEW"))
                 await asyncio.sleep(2 * LOOK_UP_SECONDS)
                 assert not newer.done()

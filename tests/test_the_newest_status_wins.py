@@ -2,15 +2,16 @@
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from typing import Self
 
 import pytest
 
 from sam.callback.inbox.batch_limit import BatchLimit
-from sam.callback.inbox.batcher import Batcher, Group
-from sam.callback.model import Callback
+from sam.callback.inbox.batcher import Batcher
+from sam.callback.model import Callback, Outcome, Recorded
 from tests.support.callbacks import body
-from tests.support.conditions import becomes_true, eventually
+from tests.support.conditions import LIMIT_SECONDS, eventually
 from tests.support.databases import SqliteDatabase
 from tests.support.load import Load, losses, spooled
 from tests.support.service import Service
@@ -22,38 +23,56 @@ def callback(deployment_id: str) -> Callback:
     return Callback(next(NUMBERS), deployment_id, "DONE", None)
 
 
-class Recording:
-    """A process for a batcher: keeps what it got, and answers when it is let."""
+def recorded(number: int) -> Recorded:
+    return Recorded(Outcome.UPDATED, str(number), 0.0, 1)
 
-    def __init__(self) -> None:
+
+class Writers:
+    """Take batches from a batcher, as long as they are within; answer when they are let.
+
+    Args:
+        slots: How many batches may be under way.
+        time_limit: Of the batcher.
+    """
+
+    def __init__(self, slots: int = 2, time_limit: float = 60) -> None:
         self.batches: list[list[str]] = []
         self.under_way: list[str] = []
         self.may_end = asyncio.Event()
+        self.batcher = Batcher(
+            set(),
+            slots=asyncio.Semaphore(slots),
+            limit=BatchLimit(time_limit=2.0),
+            interval=lambda: 0.0,
+            time_limit=time_limit,
+        )
+        self._slots = slots
+        self._tasks: list[asyncio.Task[None]] = []
 
-    async def __call__(self, groups: "list[Group[int]]") -> None:
-        names = [group.callback.deployment_id for group in groups]
-        assert not set(names) & set(self.under_way), "one deployment in two batches"
-        self.batches.append(names)
-        self.under_way += names
-        await self.may_end.wait()
-        self.under_way = [name for name in self.under_way if name not in names]
-        for group in groups:
-            group.resolve(group.callback.number)
+    async def __aenter__(self) -> Self:
+        self._tasks = [asyncio.create_task(self._write()) for _ in range(self._slots)]
+        return self
 
+    async def __aexit__(self, *_: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
-def make_batcher(
-    process: "Callable[[list[Group[int]]], Awaitable[None]]",
-    *,
-    max_batches: int = 2,
-    expired: "Callable[[Group[int]], None]" = lambda _: None,
-) -> "Batcher[int]":
-    return Batcher(
-        process, expired, slots=asyncio.Semaphore(max_batches), limit=BatchLimit(time_limit=2.0)
-    )
+    def submit(self, one: Callback) -> "asyncio.Future[Recorded]":
+        return self.batcher.submit(one.deployment_id.lower(), one)
 
-
-def submit(batcher: "Batcher[int]", one: Callback, seconds: float = 60) -> "asyncio.Future[int]":
-    return batcher.submit(one.deployment_id.lower(), one, seconds)
+    async def _write(self) -> None:
+        while True:
+            groups = await self.batcher.next()
+            names = [group.callback.deployment_id for group in groups]
+            assert not set(names) & set(self.under_way), "one deployment in two batches"
+            self.batches.append(names)
+            self.under_way += names
+            await self.may_end.wait()
+            self.under_way = [name for name in self.under_way if name not in names]
+            for group in groups:
+                group.resolve(recorded(group.callback.number))
+            self.batcher.done(groups)
 
 
 async def turn() -> None:
@@ -62,108 +81,78 @@ async def turn() -> None:
         await asyncio.sleep(0)
 
 
-async def test_one_callback_on_an_idle_service_waits_for_nobody() -> None:
-    process = Recording()
-    process.may_end.set()
-    batcher = make_batcher(process)
-    one = callback("d-1")
-    assert await submit(batcher, one) == one.number
-    assert process.batches == [["d-1"]]
+async def test_one_callback_on_an_idle_service_waits_for_no_other() -> None:
+    async with Writers() as writers:
+        writers.may_end.set()
+        one = callback("d-1")
+        assert await writers.submit(one) == recorded(one.number)
+        assert writers.batches == [["d-1"]]
 
 
 async def test_a_batch_is_all_that_arrived_while_the_last_one_ran() -> None:
-    process = Recording()
-    batcher = make_batcher(process, max_batches=1)
-    first = submit(batcher, callback("d-1"))
-    await turn()
-    rest = [submit(batcher, callback(f"d-{number}")) for number in range(2, 50)]
-    await turn()
-    assert process.batches == [["d-1"]]
-    process.may_end.set()
-    await asyncio.gather(first, *rest)
-    assert [len(batch) for batch in process.batches] == [1, 48]
+    async with Writers(slots=1) as writers:
+        first = writers.submit(callback("d-1"))
+        await turn()
+        rest = [writers.submit(callback(f"d-{number}")) for number in range(2, 50)]
+        await turn()
+        assert writers.batches == [["d-1"]]
+        writers.may_end.set()
+        await asyncio.gather(first, *rest)
+        assert [len(batch) for batch in writers.batches] == [1, 48]
 
 
 async def test_a_deployment_in_flight_is_never_in_a_second_batch() -> None:
-    process = Recording()
-    batcher = make_batcher(process, max_batches=4)
-    first = submit(batcher, callback("d-1"))
-    await turn()
-    second, other = submit(batcher, callback("d-1")), submit(batcher, callback("d-2"))
-    await turn()
-    assert process.batches == [["d-1"], ["d-2"]]
-    process.may_end.set()
-    await asyncio.gather(first, second, other)
-    assert process.batches == [["d-1"], ["d-2"], ["d-1"]]
+    async with Writers(slots=4) as writers:
+        first = writers.submit(callback("d-1"))
+        await turn()
+        second, other = writers.submit(callback("d-1")), writers.submit(callback("d-2"))
+        await turn()
+        assert writers.batches == [["d-1"], ["d-2"]]
+        writers.may_end.set()
+        await asyncio.gather(first, second, other)
+        assert writers.batches == [["d-1"], ["d-2"], ["d-1"]]
 
 
 async def test_callbacks_of_one_deployment_that_wait_together_go_as_the_last_of_them() -> None:
-    process = Recording()
-    batcher = make_batcher(process)
-    first = submit(batcher, callback("d-1"))
-    await turn()
-    older, newer = callback("d-1"), callback("d-1")
-    answers = [submit(batcher, newer), submit(batcher, older)]
-    process.may_end.set()
-    await first
-    assert await asyncio.gather(*answers) == [newer.number, newer.number]
-    assert len(process.batches) == 2
+    async with Writers() as writers:
+        first = writers.submit(callback("d-1"))
+        await turn()
+        older, newer = callback("d-1"), callback("d-1")
+        answers = [writers.submit(newer), writers.submit(older)]
+        writers.may_end.set()
+        await first
+        assert await asyncio.gather(*answers) == [recorded(newer.number)] * 2
+        assert len(writers.batches) == 2
 
 
 async def test_what_may_be_one_deployment_is_never_in_two_batches_and_the_last_goes_last() -> None:
     """Ids are put together only if they are the same: others may be two deployments after all."""
-    process = Recording()
-    batcher = make_batcher(process, max_batches=4)
-    first = submit(batcher, callback("d-1"))
-    await turn()
-    rest = [submit(batcher, callback(name)) for name in ("D-1", "d-1", "D-1")]
-    await turn()
-    assert process.batches == [["d-1"]]
-    process.may_end.set()
-    numbers = await asyncio.gather(first, *rest)
-    assert process.batches == [["d-1"], ["d-1"], ["D-1"]]
-    assert numbers[1] == numbers[3] == max(numbers)
+    async with Writers(slots=4) as writers:
+        first = writers.submit(callback("d-1"))
+        await turn()
+        waiting = [callback(name) for name in ("D-1", "d-1", "D-1")]
+        rest = [writers.submit(one) for one in waiting]
+        await turn()
+        assert writers.batches == [["d-1"]]
+        writers.may_end.set()
+        results = await asyncio.gather(first, *rest)
+        assert writers.batches == [["d-1"], ["d-1"], ["D-1"]]
+        assert results[1] == results[3] == recorded(waiting[-1].number)
 
 
-async def test_a_group_whose_time_is_up_is_told_and_the_others_are_not() -> None:
-    process, expired = Recording(), list[str]()
-    batcher = make_batcher(
-        process, max_batches=1, expired=lambda group: expired.append(group.callback.deployment_id)
-    )
-    under_way = submit(batcher, callback("d-1"), 0.05)
-    await turn()
-    waiting = submit(batcher, callback("d-2"), 0.05)
-    await becomes_true(lambda: len(expired) == 2)
-    assert expired == ["d-1", "d-2"]
-    waiting.cancel()
-    later = submit(batcher, callback("d-3"), 60)
-    process.may_end.set()  # the batch of the first goes on, and the second is in none
-    await asyncio.gather(under_way, later)
-    assert process.batches == [["d-1"], ["d-3"]]
-    assert len(expired) == 2
-
-
-async def test_a_mistake_about_one_whose_time_is_up_does_not_end_the_times_of_others() -> None:
-    def fail(group: "Group[int]") -> None:
-        expired.append(group.callback.deployment_id)
-        raise LookupError
-
-    process, expired = Recording(), list[str]()
-    batcher = make_batcher(process, max_batches=1, expired=fail)
-    answers = [submit(batcher, callback(f"d-{number}"), 0.05) for number in range(3)]
-    results = await asyncio.gather(*answers, return_exceptions=True)
-    assert [type(result) for result in results] == [LookupError] * 3
-    process.may_end.set()
-
-
-async def test_a_mistake_in_a_batch_reaches_those_who_wait_and_frees_their_deployments() -> None:
-    async def fail(_groups: "list[Group[int]]") -> None:
-        raise LookupError
-
-    batcher = make_batcher(fail)
-    for _ in range(2):
-        with pytest.raises(LookupError):
-            await submit(batcher, callback("d-1"))
+async def test_a_group_whose_deadline_has_come_is_taken_out_and_its_batch_goes_on() -> None:
+    async with Writers(slots=1, time_limit=0.05) as writers:
+        under_way = writers.submit(callback("d-1"))
+        await turn()
+        waiting = writers.submit(callback("d-2"))
+        async with asyncio.timeout(LIMIT_SECONDS):
+            expired = [await writers.batcher.next_expired() for _ in range(2)]
+        assert [group.callback.deployment_id for group in expired] == ["d-1", "d-2"]
+        waiting.cancel()
+        later = writers.submit(callback("d-3"))
+        writers.may_end.set()  # the batch of the first goes on, and the second is in none
+        await asyncio.gather(under_way, later)
+        assert writers.batches == [["d-1"], ["d-3"]]
 
 
 @pytest.mark.parametrize("kind", ["queued", "unmatched", "dead_letter"])

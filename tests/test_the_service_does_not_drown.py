@@ -10,7 +10,7 @@ from typing import Final
 
 import pytest
 
-from sam.callback.inbox.in_flight import OverloadedError
+from sam.callback.inbox.admission import OverloadedError
 from sam.callback.inbox.inbox import Inbox
 from sam.callback.inbox.sqlite import spool
 from sam.callback.model import Outcome

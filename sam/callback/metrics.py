@@ -84,6 +84,15 @@ class BackgroundTask(StrEnum):
     CONNECT = "connect"
     """Connects to the database."""
 
+    WRITE = "write"
+    """Writes batches of callbacks to the database."""
+
+    EXPIRY = "expiry"
+    """Lets callbacks that waited too long for the database go into the spool."""
+
+    REPLAY = "replay"
+    """Applies entries of the spool."""
+
 
 class Metrics:
     """The counters and histograms, and the registry that they are in.

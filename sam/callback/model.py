@@ -1,4 +1,4 @@
-"""What the whole service speaks of: a callback, and what became of it."""
+"""The model: a callback, and its outcome."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -51,19 +51,12 @@ class Callback:
         status: A360's ``status``, 1 to 64 characters, stripped; any value, as new ones appear
             without notice.
         payload: The body as A360 sent it, where a payload column wants it; else None.
-        key: What identifies the deployment: the same for all ids that the database takes for the
-            same (`storage.key_rule`); the id itself unless given.
     """
 
     number: int
     deployment_id: str
     status: str
     payload: bytes | None
-    key: str = ""
-
-    def __post_init__(self) -> None:  # noqa: D105 - as dataclasses name it
-        if not self.key:
-            object.__setattr__(self, "key", self.deployment_id)
 
     @property
     def received_at(self) -> datetime:
@@ -74,3 +67,22 @@ class Callback:
 def received_at(number: int) -> datetime:
     """Return the time that a callback's number stands for."""
     return _EPOCH + timedelta(microseconds=number // 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """The outcome of a callback, and what it took.
+
+    Attributes:
+        outcome: Where it is now.
+        reason: Why it is not in the database, if it is not.
+        seconds: How long its batch took.
+        batch_size: How many deployments were in its batch.
+        status: What was written, where callbacks of one deployment went together.
+    """
+
+    outcome: Outcome
+    reason: str
+    seconds: float
+    batch_size: int
+    status: str = ""

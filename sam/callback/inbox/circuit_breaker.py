@@ -41,6 +41,9 @@ class CircuitState(StrEnum):
     """A probe was committed: entries of the spool are written, callbacks not yet."""
 
 
+_TAKES_CALLBACKS: Final = frozenset({CircuitState.CLOSED, CircuitState.UNKNOWN})
+
+
 class CircuitBreaker:
     """What is known of the database, from the outcome of writes.
 
@@ -66,7 +69,7 @@ class CircuitBreaker:
     @property
     def takes_callbacks(self) -> bool:
         """Whether callbacks are to be written to the database."""
-        return self.state in {CircuitState.CLOSED, CircuitState.UNKNOWN}
+        return self.state in _TAKES_CALLBACKS
 
     @property
     def seconds_to_probe(self) -> float:

@@ -1,53 +1,71 @@
-"""The bounds on what waits to be durable: how many callbacks and bodies, and how many bytes."""
+"""Deployments in flight: each is in one place at a time."""
 
-from sam.callback.reasons import RefusalReason
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Final
 
+from sam.callback.storage.key_rule import COARSEST
 
-class NotDurableError(Exception):
-    """Neither the database nor the spool could take a callback: it may be lost."""
-
-    reason = RefusalReason.NOT_SAFE
-    """Why, in one word, for logs and metrics."""
-
-
-class OverloadedError(NotDurableError):
-    """Too many callbacks are in flight."""
-
-    reason = RefusalReason.OVERLOADED
+MAX_WRITTEN_PAST: Final = 100_000
 
 
 class InFlight:
-    """Counts what is in flight, and refuses what is too much.
-
-    Args:
-        max_count: How many may be.
-        max_bytes: How many bytes of theirs may be kept in memory; a single one may have more.
+    """Where callbacks of which deployments are under way, by the coarsest keys of their ids.
 
     Attributes:
-        count: How many are.
-        max_count: How many may be.
+        in_batch: Keys that are in a batch for the database.
+        written_past_spool: Keys, by the database's rule, of deployments that were written to the
+            database while the spool could not be read, with the sequence numbers: an older entry
+            that turns up there later is not to be applied.
+        stored: Set when there is a new entry to apply.
     """
 
-    def __init__(self, max_count: int, max_bytes: int) -> None:
-        self.count = 0
-        self.max_count = max_count
-        self._bytes = 0
-        self._max_bytes = max_bytes
+    def __init__(self) -> None:
+        self.in_batch: set[str] = set()
+        self.written_past_spool: dict[str, int] = {}
+        self.stored = asyncio.Event()
+        self._storing: Counter[str] = Counter()
+        self._replaying: set[str] = set()
 
-    def enter(self, size: int) -> None:
-        """Count one of so many bytes.
+    def is_busy(self, deployment_id: str) -> bool:
+        """Whether a callback of a deployment is under way, which its entry must wait for."""
+        key = COARSEST.key(deployment_id)
+        return key in self.in_batch or key in self._storing
 
-        Raises:
-            OverloadedError: If there is no room for it.
+    def has_entry(self, key: str) -> bool:
+        """Whether a deployment has an entry for sure, without a look; else it may have one."""
+        return key in self._storing or key in self._replaying
+
+    @contextlib.contextmanager
+    def replaying(self, deployment_ids: Iterable[str]) -> Iterator[None]:
+        """Let callbacks of deployments go into the spool, while entries of theirs are applied.
+
+        They are applied after those then.
         """
-        if self.count >= self.max_count:
-            raise OverloadedError(f"{self.count} callbacks are in flight already.")
-        if self._bytes and self._bytes + size > self._max_bytes:
-            raise OverloadedError(f"{self._bytes} bytes are in flight already.")
-        self.count += 1
-        self._bytes += size
+        keys = set(map(COARSEST.key, deployment_ids))
+        self._replaying |= keys
+        try:
+            yield
+        finally:
+            self._replaying -= keys
 
-    def leave(self, size: int) -> None:
-        """Count it no more."""
-        self.count -= 1
-        self._bytes -= size
+    def enter_store(self, deployment_id: str | None) -> None:
+        """Note that an entry is on its way into the spool, or out of it again."""
+        if deployment_id is not None:
+            self._storing[COARSEST.key(deployment_id)] += 1
+
+    def leave_store(self, deployment_id: str | None) -> None:
+        """Note that it has arrived."""
+        if deployment_id is not None:
+            key = COARSEST.key(deployment_id)
+            self._storing[key] -= 1
+            if not self._storing[key]:
+                del self._storing[key]
+
+    def wrote_past_spool(self, key: str, number: int) -> None:
+        """Note a deployment for `written_past_spool`; the oldest of too many are forgotten."""
+        self.written_past_spool[key] = number
+        while len(self.written_past_spool) > MAX_WRITTEN_PAST:
+            del self.written_past_spool[next(iter(self.written_past_spool))]

@@ -2,14 +2,15 @@
 
 import asyncio
 import contextlib
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from sam.callback.inbox.admission import AdmissionControl
 from sam.callback.inbox.circuit_breaker import CircuitBreaker, CircuitState
 from sam.callback.inbox.database_writer import DatabaseWriter
 from sam.callback.inbox.in_flight import InFlight
-from sam.callback.inbox.recorded import Recorded
 from sam.callback.inbox.recorder import Recorder
 from sam.callback.inbox.replayer import Replayer
 from sam.callback.inbox.sequence import Sequence
@@ -17,8 +18,10 @@ from sam.callback.inbox.sqlite.file import dead_max_bytes
 from sam.callback.inbox.sqlite.file_system import Disk
 from sam.callback.inbox.sqlite.spool import Spool
 from sam.callback.inbox.store import Kind, Total
+from sam.callback.log_throttle import LogThrottle
 from sam.callback.logs import get_logger
-from sam.callback.metrics import Metrics
+from sam.callback.metrics import BackgroundTask, Metrics
+from sam.callback.model import Recorded
 from sam.callback.settings import Settings
 from sam.callback.storage.connector import DatabaseConnector, PoolStats
 from sam.callback.storage.robots import RobotRepository
@@ -112,8 +115,11 @@ class Inbox:
         supervisor: Supervisor | None = None,
     ) -> None:
         metrics = metrics or Metrics()
+        self._supervisor = supervisor or Supervisor(metrics, LogThrottle())
         self.breaker = CircuitBreaker()
-        self._connector = DatabaseConnector(settings, self.breaker.connecting_failed, supervisor)
+        self._connector = DatabaseConnector(
+            settings, self.breaker.connecting_failed, self._supervisor
+        )
         sequence = Sequence()
         self.spool = Spool(
             settings.callback_spool_path, settings.callback_spool_max_bytes, sequence
@@ -126,7 +132,8 @@ class Inbox:
             time_limit=settings.callback_db_timeout,
             probe_time_limit=settings.sql_sam_login_timeout + settings.callback_db_timeout,
         )
-        self._in_flight = InFlight(
+        self._in_flight = InFlight()
+        self._admission = AdmissionControl(
             # One for each connection, and as many again whose senders have hung up.
             2 * settings.callback_max_connections,
             max(MAX_BYTES_IN_FLIGHT, settings.callback_max_body_bytes),
@@ -137,6 +144,7 @@ class Inbox:
             self.breaker,
             sequence,
             self._in_flight,
+            self._admission,
             metrics,
             time_limit=settings.callback_db_timeout,
         )
@@ -144,12 +152,13 @@ class Inbox:
             self.database,
             self.spool,
             self.breaker,
-            self._recorder,
+            self._in_flight,
             metrics,
             unmatched_ttl=settings.callback_unmatched_ttl,
         )
         self._keeps_payload = settings.sql_sam_payload_column is not None
-        self._tasks: list[asyncio.Task[None]] = []
+        self._writing: list[asyncio.Task[None]] = []
+        self._replaying: list[asyncio.Task[None]] = []
         self.is_draining = False
 
     async def open(self, *, replay: bool = True) -> None:
@@ -160,21 +169,26 @@ class Inbox:
             _log.warning("driver_caveat", reason=self._connector.caveat)
         await self.spool.open()
         await self._connector.open()
-        if not replay:
-            return
-        self._tasks = [
-            asyncio.create_task(self._look_at_database()),
-            asyncio.create_task(self.replayer.run()),
-        ]
+        run = self._supervisor.run
+        self._writing = _start(
+            run(BackgroundTask.EXPIRY, self._recorder.spool_expired),
+            *(
+                run(BackgroundTask.WRITE, self._recorder.write_batches)
+                for _ in range(self._connector.size)
+            ),
+        )
+        if replay:
+            self._replaying = _start(
+                self._look_at_database(), run(BackgroundTask.REPLAY, self.replayer.run)
+            )
 
     async def close(self) -> None:
         """Finish what is under way, within limits, and close all."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await _end(self._replaying)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FINISH_SECONDS):
                 await self._recorder.finish()
+        await _end(self._writing)
         await self._connector.close()
         await self.spool.close()
 
@@ -212,8 +226,8 @@ class Inbox:
             readiness=readiness,
             database=database,
             is_wrong_database=self.breaker.is_wrong_database,
-            in_flight=self._in_flight.count,
-            max_in_flight=self._in_flight.max_count,
+            in_flight=self._admission.count,
+            max_in_flight=self._admission.max_count,
             pool=self._connector.stats(),
             is_spool_writable=writable,
             spool_totals=self.spool.totals,
@@ -226,3 +240,13 @@ class Inbox:
         """Find out at the start, not with the first callback, whether the table can be written."""
         if await self.database.probe():
             self.breaker.committed()
+
+
+def _start(*work: Coroutine[object, object, None]) -> list[asyncio.Task[None]]:
+    return [asyncio.create_task(each) for each in work]
+
+
+async def _end(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -10,8 +10,8 @@ from sam.callback.inbox.backoff import RETRY
 from sam.callback.inbox.circuit_breaker import CircuitBreaker
 from sam.callback.inbox.database_writer import DatabaseWriter
 from sam.callback.inbox.duty_cycle import DutyCycle
-from sam.callback.inbox.recorded import NO_ROW_YET
-from sam.callback.inbox.recorder import Recorder
+from sam.callback.inbox.in_flight import InFlight
+from sam.callback.inbox.recorder import NO_ROW_YET
 from sam.callback.inbox.sqlite.spool import Spool, SpoolUnavailableError
 from sam.callback.inbox.store import LIVE, Entry, Kind
 from sam.callback.logs import get_logger
@@ -50,7 +50,7 @@ class Replayer:
         database: Writes to the database.
         spool: The disk.
         breaker: Whether the database takes writes.
-        recorder: Whose callbacks may not be overtaken.
+        in_flight: The deployments whose entries must wait.
         metrics: Where to count.
         unmatched_ttl: Seconds that an entry may wait for its row, or fail by itself.
     """
@@ -60,7 +60,7 @@ class Replayer:
         database: DatabaseWriter,
         spool: Spool,
         breaker: CircuitBreaker,
-        recorder: Recorder,
+        in_flight: InFlight,
         metrics: Metrics,
         *,
         unmatched_ttl: float,
@@ -68,7 +68,7 @@ class Replayer:
         self._database = database
         self._spool = spool
         self._breaker = breaker
-        self._recorder = recorder
+        self._in_flight = in_flight
         self._metrics = metrics
         self._unmatched_ttl = unmatched_ttl
         self._clock_offset = time.time_ns() - time.monotonic_ns()
@@ -89,9 +89,6 @@ class Replayer:
                 if not await self.step():
                     await self._wait()
             except SpoolUnavailableError:  # has been logged; the next step tries again
-                await asyncio.sleep(POLL_SECONDS)
-            except Exception:  # noqa: BLE001 - one bad entry must not end the replay of the others
-                _log.exception("replay_failed")
                 await asyncio.sleep(POLL_SECONDS)
 
     async def step(self) -> bool:
@@ -139,7 +136,7 @@ class Replayer:
             rule = self._database.key_rule
             await self._spool.rekey(rule.name, rule.key)
             return False
-        except Exception:  # noqa: BLE001 - a mistake of ours, which one entry may bring about
+        except Exception:  # noqa: BLE001 - an error of this code, which one entry may bring about
             if len(entries) > 1:  # the others are not to be held up
                 return all([await self.replay([entry]) for entry in entries])
             _log.exception("replay_failed")
@@ -152,7 +149,7 @@ class Replayer:
         due = await self._spool.due(limit, retries=not self._retries.seconds_to_rest)
         self._seconds_to_next = 0.0 if due.entries else due.seconds_to_next
         entries = [
-            entry for entry in due.entries if not self._recorder.is_busy(entry.deployment_id or "")
+            entry for entry in due.entries if not self._in_flight.is_busy(entry.deployment_id or "")
         ]
         if not entries:
             return False
@@ -172,15 +169,15 @@ class Replayer:
                 times.append(rest)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(PAUSE_SECONDS, min(times))):
-                await self._recorder.spooled.wait()
-        self._recorder.spooled.clear()
+                await self._in_flight.stored.wait()
+        self._in_flight.stored.clear()
         if not self._breaker.takes_callbacks:
             # New entries do not make a database that is down due any sooner.
             await asyncio.sleep(min(self._breaker.seconds_to_probe, POLL_SECONDS))
 
     async def _apply(self, entries: list[Entry]) -> None:
         rule = KeyRule.named(self._spool.key_rule)
-        with self._recorder.replaying(entry.deployment_id or "" for entry in entries):
+        with self._in_flight.replaying(entry.deployment_id or "" for entry in entries):
             if superseded := [entry.number for entry in entries if self._is_superseded(entry)]:
                 await self._spool.settle(done=superseded)
                 entries = [entry for entry in entries if entry.number not in superseded]
@@ -227,7 +224,7 @@ class Replayer:
         return entry.kind, ""
 
     def _is_superseded(self, entry: Entry) -> bool:
-        return self._recorder.written_past_spool.get(entry.key or "", 0) > entry.number
+        return self._in_flight.written_past_spool.get(entry.key or "", 0) > entry.number
 
     def _is_expired(self, entry: Entry) -> bool:
         # What waited for the database, or for this process, has not been tried for all that time.

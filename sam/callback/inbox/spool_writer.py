@@ -3,14 +3,13 @@
 import asyncio
 import contextvars
 import time
-from collections import Counter
 from typing import NamedTuple
 
+from sam.callback.inbox.in_flight import InFlight
 from sam.callback.inbox.sqlite.spool import Spool, SpoolUnavailableError
 from sam.callback.inbox.store import Entry
 from sam.callback.logs import get_logger
 from sam.callback.metrics import Metrics
-from sam.callback.storage.key_rule import COARSEST
 
 _log = get_logger(__name__)
 
@@ -37,26 +36,23 @@ class SpoolWriter:
 
     Args:
         spool: The spool.
+        in_flight: The deployments that are under way.
         metrics: Where to time.
     """
 
-    def __init__(self, spool: Spool, metrics: Metrics) -> None:
+    def __init__(self, spool: Spool, in_flight: InFlight, metrics: Metrics) -> None:
         self._spool = spool
+        self._in_flight = in_flight
         self._metrics = metrics
         self._waiting: list[Spooling] = []
         self._writing: asyncio.Task[None] | None = None
         self._withdrawals: set[asyncio.Task[None]] = set()
-        self._keys: Counter[str] = Counter()
-
-    def __contains__(self, key: str) -> bool:
-        """Whether an entry of a deployment is on its way into the spool, or out of it again."""
-        return key in self._keys
 
     def put(self, entry: Entry) -> Spooling:
         """Store an entry."""
         spooling = Spooling(entry, asyncio.get_running_loop().create_future())
         self._waiting.append(spooling)
-        self._enter(entry)
+        self._in_flight.enter_store(entry.deployment_id)
         if self._writing is None:
             # In a context of its own: it is not the work of the request that came first.
             self._writing = asyncio.get_running_loop().create_task(
@@ -67,7 +63,7 @@ class SpoolWriter:
     def withdraw(self, entries: list[Spooling]) -> None:
         """Delete entries of callbacks that were committed after all, before they are replayed."""
         for entry, _ in entries:
-            self._enter(entry)
+            self._in_flight.enter_store(entry.deployment_id)
         task = asyncio.get_running_loop().create_task(self._delete(entries))
         self._withdrawals.add(task)
         task.add_done_callback(self._withdrawals.discard)
@@ -84,13 +80,13 @@ class SpoolWriter:
                 are_stored = await self._put(batch)
             except SpoolUnavailableError as error:
                 _fail(batch, str(error))
-            except Exception as error:  # noqa: BLE001 - a mistake of ours must not leave anybody waiting
+            except Exception as error:  # noqa: BLE001 - an error of this code must not leave a caller waiting
                 _log.exception("batch_failed")
-                _fail(batch, f"{type(error).__name__}: a mistake of ours.")
+                _fail(batch, f"{type(error).__name__}: internal error.")
             else:
                 _settle(batch, are_stored)
             for entry, _ in batch:
-                self._leave(entry)
+                self._in_flight.leave_store(entry.deployment_id)
         self._writing = None
 
     async def _put(self, batch: list[Spooling]) -> list[bool]:
@@ -107,18 +103,7 @@ class SpoolWriter:
             pass  # it has been logged; they are applied once more, which changes nothing
         finally:
             for entry, _ in entries:
-                self._leave(entry)
-
-    def _enter(self, entry: Entry) -> None:
-        if entry.deployment_id is not None:
-            self._keys[COARSEST.key(entry.deployment_id)] += 1
-
-    def _leave(self, entry: Entry) -> None:
-        if entry.deployment_id is not None:
-            key = COARSEST.key(entry.deployment_id)
-            self._keys[key] -= 1
-            if not self._keys[key]:
-                del self._keys[key]
+                self._in_flight.leave_store(entry.deployment_id)
 
 
 def _settle(batch: list[Spooling], are_stored: list[bool]) -> None:

@@ -13,7 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 
-from sam.callback.inbox.in_flight import NotDurableError, OverloadedError
+from sam.callback.inbox.admission import NotDurableError, OverloadedError
 from sam.callback.inbox.inbox import Inbox
 from sam.callback.reasons import RefusalReason
 from sam.callback.service import openapi, paths

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 from fastapi import FastAPI
 from starlette.middleware.exceptions import ExceptionMiddleware
 
+from sam.callback.inbox.admission import NotDurableError
 from sam.callback.inbox.collector import InboxCollector
-from sam.callback.inbox.in_flight import NotDurableError
 from sam.callback.inbox.inbox import Inbox
 from sam.callback.log_throttle import LogThrottle
 from sam.callback.metrics import Metrics
