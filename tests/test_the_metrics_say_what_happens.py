@@ -209,7 +209,7 @@ async def test_what_the_service_cannot_help_is_counted_too(
         raise ValueError("a mistake of ours")
 
     async with opened(settings) as (app, client):
-        monkeypatch.setattr(app.state.inbox._in_flight, "max_count", 0)  # noqa: SLF001 - no room
+        monkeypatch.setattr(app.state.inbox._admission, "max_count", 0)  # noqa: SLF001 - no room
         assert (await client.post("/callback", content=body())).status_code == 503
         monkeypatch.setattr(app.state.inbox, "record", fail)
         assert (await client.post("/callback", content=body())).status_code == 500

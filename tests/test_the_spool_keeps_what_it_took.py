@@ -13,10 +13,10 @@ import pytest
 
 from sam.callback.inbox.sequence import Sequence
 from sam.callback.inbox.sqlite import spool as spool_module
-from sam.callback.inbox.sqlite.file import DEAD_LETTER_SHARE, SpoolFile
+from sam.callback.inbox.sqlite.file import SpoolFile, share_bytes
 from sam.callback.inbox.sqlite.file_system import kind_of
 from sam.callback.inbox.sqlite.spool import Spool, SpoolUnavailableError
-from sam.callback.inbox.store import Entry, Kind
+from sam.callback.inbox.store import DEAD, Entry, Kind
 
 MIB = 2**20
 OpenSpool = Callable[..., AbstractAsyncContextManager[Spool]]
@@ -180,9 +180,26 @@ async def test_dead_letters_have_a_share_and_leave_the_rest_to_the_living(
         dead = sum(spool.totals[kind].bytes for kind in (Kind.DEAD_LETTER, Kind.INVALID))
         assert refused
         assert told == ["dead_letters_full"] * refused
-        assert dead <= MIB * DEAD_LETTER_SHARE
+        assert dead <= share_bytes(DEAD, MIB)
         for number in range(100, 110):
             assert await spool.put([entry(number, payload=bytes(50_000))]) == [True]
+
+
+async def test_unmatched_callbacks_have_a_share_and_leave_the_rest_to_queued_ones(
+    open_spool: OpenSpool,
+) -> None:
+    async with open_spool(max_bytes=MIB) as spool:
+        stored = [
+            (await spool.put([entry(number, kind=Kind.UNMATCHED, payload=bytes(20_000))]))[0]
+            for number in range(1, 40)
+        ]
+        assert stored == sorted(stored, reverse=True)  # the first ones are, the last ones not
+        assert {True, False} == set(stored)
+        assert spool.totals[Kind.UNMATCHED].bytes <= share_bytes((Kind.UNMATCHED,), MIB)
+        for number in range(100, 105):
+            assert await spool.put([entry(number, payload=bytes(50_000))]) == [True]
+        [last] = await spool.settle([], [(104, Kind.UNMATCHED, "no row")])
+        assert last == 104
 
 
 async def test_what_is_moved_there_keeps_to_the_share(open_spool: OpenSpool) -> None:
@@ -191,7 +208,7 @@ async def test_what_is_moved_there_keeps_to_the_share(open_spool: OpenSpool) -> 
         await spool.put([entry(number, payload=bytes(size)) for number, size in sizes.items()])
         moved = [(number, Kind.DEAD_LETTER, "refused") for number in sizes]
         assert await spool.settle([], moved) == [2]  # the others fit into a quarter of 1 MiB
-        assert spool.totals[Kind.DEAD_LETTER].bytes <= MIB * DEAD_LETTER_SHARE
+        assert spool.totals[Kind.DEAD_LETTER].bytes <= share_bytes(DEAD, MIB)
 
 
 @pytest.mark.parametrize("damage", [b"nonsense" * 1000, b""])

@@ -4,7 +4,6 @@
 stands between two comments, `<!-- begin: NAME -->` and `<!-- end: NAME -->`.
 """
 
-import ast
 import html
 import json
 import re
@@ -50,32 +49,6 @@ of `check`: quotation marks or blanks round a value, and a variable that is no s
 
 _UNITS: Final = {3600: "h", 60: "min", 1: "s"}
 _SIZES: Final = {2**30: "GiB", 2**20: "MiB", 2**10: "KiB"}
-
-
-def modules() -> dict[str, str]:
-    """Return each module under sam/ by its path there, with the first line of its docstring."""
-    files = sorted(ROOT.joinpath("sam").rglob("*.py"), key=lambda path: (len(path.parts), path))
-    return {path.relative_to(ROOT).as_posix(): _summary(path) for path in files}
-
-
-def _summary(path: Path) -> str:
-    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
-    assert docstring, f"{path} needs a docstring: the map in CONTRIBUTING.md shows its first line."
-    return docstring.splitlines()[0].replace("``", "`")
-
-
-def house_map() -> str:
-    """Return the map of the house: a table for each folder under sam/."""
-    folders: dict[str, list[str]] = {}
-    for path, summary in modules().items():
-        folder, _, name = path.rpartition("/")
-        rows = folders.setdefault(folder, [f"#### {folder}/", ""])
-        if name == "__init__.py":
-            rows += [f"`{name}`: {summary}", ""]
-        else:
-            rows += ["| module | |", "|---|---|"] * ("| module | |" not in rows)
-            rows.append(f"| [`{name}`]({path}) | {summary.replace('|', '&#124;')} |")
-    return "\n\n".join("\n".join(rows).strip() for rows in folders.values()) + "\n"
 
 
 def default_of(field: FieldInfo) -> str:
@@ -195,7 +168,6 @@ def _between(path: str, name: str, text: str) -> str:
 
 
 PAGES: Final[dict[str, Callable[[], str]]] = {
-    "CONTRIBUTING.md": lambda: _between("CONTRIBUTING.md", "map", house_map()),
     "README.md": lambda: _between("README.md", "settings", settings_table()),
     "docs/reference/settings.md": settings_page,
     "docs/reference/cli.md": cli_page,

@@ -82,6 +82,11 @@ class InboxCollector(Collector):
             "The share of it for dead letters and invalid bodies together.",
             state.spool_dead_max_bytes,
         )
+        yield _gauge(
+            "spool_unmatched_max_bytes",
+            "The share of it for unmatched callbacks.",
+            state.spool_unmatched_max_bytes,
+        )
         if disk is not None:  # it is not known before the spool was opened
             yield _gauge("spool_disk_free_bytes", "Free space on the spool's volume.", disk.free)
             yield _gauge("spool_disk_size_bytes", "Size of the spool's volume.", disk.size)

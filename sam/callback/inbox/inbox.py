@@ -14,10 +14,10 @@ from sam.callback.inbox.in_flight import InFlight
 from sam.callback.inbox.recorder import Recorder
 from sam.callback.inbox.replayer import Replayer
 from sam.callback.inbox.sequence import Sequence
-from sam.callback.inbox.sqlite.file import dead_max_bytes
+from sam.callback.inbox.sqlite.file import share_bytes
 from sam.callback.inbox.sqlite.file_system import Disk
 from sam.callback.inbox.sqlite.spool import Spool
-from sam.callback.inbox.store import Kind, Total
+from sam.callback.inbox.store import DEAD, Kind, Total
 from sam.callback.log_throttle import LogThrottle
 from sam.callback.logs import get_logger
 from sam.callback.metrics import BackgroundTask, Metrics
@@ -76,6 +76,7 @@ class State:
     spool_totals: dict[Kind, Total]
     spool_max_bytes: int
     spool_dead_max_bytes: int
+    spool_unmatched_max_bytes: int
     spool_disk: Disk | None
 
     @property
@@ -232,7 +233,8 @@ class Inbox:
             is_spool_writable=writable,
             spool_totals=self.spool.totals,
             spool_max_bytes=self.spool.max_bytes,
-            spool_dead_max_bytes=dead_max_bytes(self.spool.max_bytes),
+            spool_dead_max_bytes=share_bytes(DEAD, self.spool.max_bytes),
+            spool_unmatched_max_bytes=share_bytes((Kind.UNMATCHED,), self.spool.max_bytes),
             spool_disk=self.spool.disk,
         )
 

@@ -14,8 +14,8 @@ from sam.callback.metrics import Metrics
 _log = get_logger(__name__)
 
 
-class DeadLettersFullError(SpoolUnavailableError):
-    """The dead letters have used up their share of the spool."""
+class NoRoomError(SpoolUnavailableError):
+    """The spool is full, or the share of the entry's kind is used up."""
 
 
 class Spooling(NamedTuple):
@@ -24,7 +24,7 @@ class Spooling(NamedTuple):
     Attributes:
         entry: The entry.
         stored: Is done after the fsync, and tells how many entries had it together. It fails with
-            `SpoolUnavailableError`, or `DeadLettersFullError`, if the entry may not be durable.
+            `SpoolUnavailableError`, or `NoRoomError`, if the entry may not be durable.
     """
 
     entry: Entry
@@ -107,13 +107,13 @@ class SpoolWriter:
 
 
 def _settle(batch: list[Spooling], are_stored: list[bool]) -> None:
-    for (_, stored), is_stored in zip(batch, are_stored, strict=True):
+    for (entry, stored), is_stored in zip(batch, are_stored, strict=True):
         if stored.done():
             continue
         if is_stored:
             stored.set_result(len(batch))
         else:
-            stored.set_exception(DeadLettersFullError("The dead letters have used up their share."))
+            stored.set_exception(NoRoomError(f"There is no room for another {entry.kind} entry."))
 
 
 def _fail(batch: list[Spooling], reason: str) -> None:

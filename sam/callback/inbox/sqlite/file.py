@@ -17,8 +17,9 @@ from sam.callback.inbox.sqlite.schema import migrate, rekey, require_version
 from sam.callback.inbox.sqlite.transaction import write_transaction
 from sam.callback.inbox.store import DEAD, Entry, Kind, Total
 
-DEAD_LETTER_SHARE: Final = 0.25
-"""The share of the file that dead letters may take; the rest is for what will be applied."""
+SHARES: Final = {DEAD: 0.25, (Kind.UNMATCHED,): 0.5}
+"""The shares of the file that kinds may take together, so that neither dead letters nor callbacks of
+robots that are not known take the room of what waits for the database."""
 
 PAGE_BYTES: Final = 2**24
 """What entries that are read together take, but for one that takes more: payloads may be large."""
@@ -55,9 +56,33 @@ class Due(NamedTuple):
     seconds_to_next: float | None
 
 
-def dead_max_bytes(max_bytes: int) -> int:
-    """Return the share of dead letters in a spool of this size."""
-    return int(max_bytes * DEAD_LETTER_SHARE)
+class _Room:
+    """What is left of the shares.
+
+    Args:
+        max_bytes: The largest size of the file.
+        totals: What there is of each kind.
+    """
+
+    def __init__(self, max_bytes: int, totals: dict[Kind, Total]) -> None:
+        self._left = {
+            kinds: share_bytes(kinds, max_bytes) - sum(totals[kind].bytes for kind in kinds)
+            for kinds in SHARES
+        }
+
+    def take(self, kind: Kind, size: int) -> bool:
+        """Take so many bytes of the kind's share; say whether there were so many."""
+        for kinds, left in self._left.items():
+            if kind in kinds:
+                if size > left:
+                    return False
+                self._left[kinds] = left - size
+        return True
+
+
+def share_bytes(kinds: tuple[Kind, ...], max_bytes: int) -> int:
+    """Return the share of these kinds in a spool of this size."""
+    return int(max_bytes * SHARES[kinds])
 
 
 class SpoolFile:
@@ -84,7 +109,7 @@ class SpoolFile:
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
         self._path = path
         self._identity = identity_of(path)
-        self._max_dead_bytes = dead_max_bytes(max_bytes)
+        self._max_bytes = max_bytes
         self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         try:
             self._set_up(max_bytes, may_migrate=may_migrate)
@@ -125,18 +150,16 @@ class SpoolFile:
 
         Returns:
             For each whether it is durable; False where there is no room for it, though there was
-            for another, or where dead letters have used up their share.
+            for another, or where the share of its kind is used up.
         """
         with write_transaction(self._connection):
-            room = self._room_for_dead()
+            room = _Room(self._max_bytes, self.totals())
             stored = []
             full = None
             for entry in entries:
-                if entry.kind in DEAD:
-                    if entry.size > room:
-                        stored.append(False)
-                        continue
-                    room -= entry.size
+                if not room.take(entry.kind, entry.size):
+                    stored.append(False)
+                    continue
                 error = self._insert(entry)
                 stored.append(error is None)
                 full = full or error
@@ -174,21 +197,18 @@ class SpoolFile:
                 that one's delay, or if that is 0 now, though after all others.
 
         Returns:
-            The numbers that were not moved, as dead letters have used up their share.
+            The numbers that were not moved, as the new kind's share is used up.
         """
         with write_transaction(self._connection):
             self._connection.executemany(
                 "DELETE FROM entries WHERE number = ?", [(number,) for number in done]
             )
-            room = self._room_for_dead()
+            room = _Room(self._max_bytes, self.totals())
             not_moved = []
             for number, kind, reason in moved:
-                if kind in DEAD:
-                    size = self._size_of(number)
-                    if size > room:
-                        not_moved.append(number)
-                        continue
-                    room -= size
+                if not room.take(kind, self._size_of(number)):
+                    not_moved.append(number)
+                    continue
                 self._connection.execute(
                     "UPDATE entries SET kind = ?, reason = ?, attempts = 0, due = 0"
                     " WHERE number = ?",
@@ -312,10 +332,6 @@ class SpoolFile:
         found = self._connection.execute("SELECT size FROM entries WHERE number = ?", (number,))
         [size] = found.fetchone() or [0]
         return int(size)
-
-    def _room_for_dead(self) -> int:
-        totals = self.totals()
-        return self._max_dead_bytes - sum(totals[kind].bytes for kind in DEAD)
 
     def _entries(
         self, condition: str, parameters: tuple[object, ...], *, max_bytes: float = math.inf

@@ -136,10 +136,9 @@ class Spool:
         last = self._sequence.last
         stored = await self._use(lambda file: file.put(self._with_keys(entries, file), last))
         self._written()
-        kinds = {
+        self._tell_if_full(
             entry.kind for entry, is_stored in zip(entries, stored, strict=True) if not is_stored
-        }
-        self._tell_if_full(is_full=not kinds.isdisjoint(DEAD))
+        )
         return stored
 
     async def recheck(self) -> None:
@@ -162,8 +161,9 @@ class Spool:
         Raises:
             SpoolUnavailableError: If it may not have been done.
         """
+        moved = list(moved)
         not_moved = await self._use(lambda file: file.settle(done, moved, put_off))
-        self._tell_if_full(is_full=bool(not_moved))
+        self._tell_if_full(kind for number, kind, _ in moved if number in not_moved)
         return not_moved
 
     async def with_entries(self, deployment_ids: Collection[str]) -> set[str]:
@@ -305,11 +305,17 @@ class Spool:
                 action="A new spool was begun. Recover what is left: sqlite3 FILE .recover",
             )
 
-    def _tell_if_full(self, *, is_full: bool) -> None:
-        if is_full:
+    def _tell_if_full(self, refused: Iterable[Kind]) -> None:
+        kinds = set(refused)
+        if not kinds.isdisjoint(DEAD):
             _log.critical(
                 "dead_letters_full",
                 action="Export dead letters, and drop them: see `sam-callback spool --help`.",
+            )
+        if Kind.UNMATCHED in kinds:
+            _log.critical(
+                "unmatched_full",
+                action="See which deployments have no row: `sam-callback spool list`.",
             )
 
     def _written(self) -> None:
