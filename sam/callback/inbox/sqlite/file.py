@@ -18,8 +18,8 @@ from sam.callback.inbox.sqlite.transaction import write_transaction
 from sam.callback.inbox.store import DEAD, Entry, Kind, Total
 
 SHARES: Final = {DEAD: 0.25, (Kind.UNMATCHED,): 0.5}
-"""The shares of the file that kinds may take together, so that neither dead letters nor callbacks of
-robots that are not known take the room of what waits for the database."""
+"""The shares of the file that kinds may take together: neither dead letters nor callbacks without a
+row take the room of what waits for the database."""
 
 PAGE_BYTES: Final = 2**24
 """What entries that are read together take, but for one that takes more: payloads may be large."""
