@@ -99,7 +99,7 @@ class Recorder:
             recorded = await self._submit(COARSEST.key(deployment_id), callback)
         finally:
             self._admission.leave(size)
-        if recorded.status not in {"", status}:
+        if recorded.status and recorded.status != status:
             recorded = replace(recorded, outcome=Outcome.SUPERSEDED, reason=LATER_IN_BATCH)
         self._metrics.callbacks[recorded.outcome].inc()
         return recorded
@@ -202,11 +202,12 @@ class Recorder:
                 key_rule = KeyRule.named(self._spool.key_rule)
             except SpoolUnavailableError:
                 spool_unchecked = True
+        is_down = not self._breaker.takes_callbacks
         for_database = []
         for group in groups:
             if group.spooling is not None:  # its time was up meanwhile
                 continue
-            if not self._breaker.takes_callbacks:
+            if is_down:
                 self._put(group, Kind.QUEUED, DATABASE_DOWN)
             elif group.callback.deployment_id in found or self._in_flight.has_entry(group.key):
                 self._put(group, Kind.QUEUED, OLDER_IN_SPOOL)
