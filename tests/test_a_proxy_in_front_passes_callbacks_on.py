@@ -150,6 +150,10 @@ def test_behind_nginx_a_body_that_nobody_wants_is_answered_before_it_comes(
         assert slow.recv(12) == b"HTTP/1.1 401"
 
 
+# CPython does not close a socket that was reset before its TLS handshake (SSLSocket._create).
+@pytest.mark.filterwarnings(
+    "ignore:Exception ignored in. <ssl.SSLSocket:pytest.PytestUnraisableExceptionWarning"
+)
 def test_one_address_gets_its_share_and_the_control_room_all_it_wants(
     kind: str, put_in_front: PutInFront
 ) -> None:

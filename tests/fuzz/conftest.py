@@ -41,8 +41,8 @@ def target(start_service: Callable[..., Service], sqlite_database: SqliteDatabas
     """
     return start_service(
         SQL_SAM_CONNECTION_STRING=sqlite_database.connection_string,
-        CALLBACK_HEADER_TIMEOUT="5",
-        CALLBACK_BODY_TIMEOUT="5",
-        CALLBACK_KEEP_ALIVE_TIMEOUT="5",
+        CALLBACK_HEADER_TIMEOUT="20",
+        CALLBACK_BODY_TIMEOUT="20",
+        CALLBACK_KEEP_ALIVE_TIMEOUT="20",
         CALLBACK_MAX_BODY_BYTES="1 MiB",
     )

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from tests.fuzz.conversation import Conversation, End
+from tests.support.conditions import LIMIT_SECONDS
 
-HANG_SECONDS: Final = 30
+HANG_SECONDS: Final = LIMIT_SECONDS
 """Nothing may take longer; the service's own limits end all before."""
 
 _QUIET_SECONDS: Final = 0.05

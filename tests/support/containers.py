@@ -11,7 +11,7 @@ from typing import Any, Final
 import httpx
 
 from tests.support import printed
-from tests.support.conditions import eventually
+from tests.support.conditions import LIMIT_SECONDS, eventually
 from tests.support.service import KEY
 
 ROOT: Final = Path(__file__).parent.parent.parent
@@ -22,7 +22,7 @@ BUILD_OPTIONS: Final = shlex.split(os.environ.get("SAM_TEST_BUILD_OPTIONS", ""))
 """More options for the build, such as ``--network host``."""
 
 BUILD_SECONDS: Final = 600
-START_SECONDS: Final = 60
+START_SECONDS: Final = LIMIT_SECONDS
 
 HARDENED: Final = ["--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges"]
 
@@ -113,7 +113,10 @@ class Container:
 
     def post(self, content: bytes) -> dict[str, Any]:
         response = httpx.post(
-            self.url + "/callback", content=content, headers={"X-API-KEY": KEY}, timeout=20
+            self.url + "/callback",
+            content=content,
+            headers={"X-API-KEY": KEY},
+            timeout=LIMIT_SECONDS,
         )
         answer: dict[str, Any] = response.json()
         return answer

@@ -113,7 +113,9 @@ def _settle(batch: list[Spooling], are_stored: list[bool]) -> None:
         if is_stored:
             stored.set_result(len(batch))
         else:
-            stored.set_exception(NoRoomError(f"There is no room for another {entry.kind} entry."))
+            stored.set_exception(
+                NoRoomError(f"It is full, or the share of {entry.kind} entries is.")
+            )
 
 
 def _fail(batch: list[Spooling], reason: str) -> None:
