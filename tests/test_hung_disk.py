@@ -153,7 +153,7 @@ async def test_while_it_hangs_all_is_refused_at_once(
             await spool.with_entries(["d-1"])
     assert disk.writes == [1]
     assert not spool.is_writable
-    assert spool.may_have_entries
+    assert spool.may_have_entry("d-1")
 
 
 async def test_when_it_is_back_it_is_used_again(

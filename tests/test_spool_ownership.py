@@ -91,10 +91,13 @@ async def test_one_process_owns_it_until_it_dies(open_spool: OpenSpool, path: Pa
         async with open_spool() as spool:
             with pytest.raises(SpoolUnavailableError, match="Another process"):
                 await spool.put([entry(1)])
-            assert (spool.is_writable, spool.may_have_entries) == (False, True)  # that is not known
+            assert (spool.is_writable, spool.may_have_entry("d-1")) == (
+                False,
+                True,
+            )  # that is not known
             end()
             assert await spool.put([entry(1)]) == [True]
-            assert (spool.is_writable, spool.may_have_entries) == (True, True)
+            assert (spool.is_writable, spool.may_have_entry("d-1")) == (True, True)
     assert not is_owned(path)
 
 

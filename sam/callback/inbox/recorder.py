@@ -194,11 +194,14 @@ class Recorder:
         found: set[str] = set()
         key_rule = self._database.key_rule
         spool_unchecked = False
-        if self._spool.may_have_entries:
+        to_look_up = [
+            group.callback.deployment_id
+            for group in groups
+            if self._spool.may_have_entry(group.key)
+        ]
+        if to_look_up:
             try:
-                found = await self._spool.with_entries(
-                    [group.callback.deployment_id for group in groups]
-                )
+                found = await self._spool.with_entries(to_look_up)
                 key_rule = KeyRule.named(self._spool.key_rule)
             except SpoolUnavailableError:
                 spool_unchecked = True

@@ -7,7 +7,7 @@ synchronous"). A key has one entry at the most, and only a higher number replace
 import math
 import os
 import sqlite3
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -236,6 +236,13 @@ class SpoolFile:
                 tuple(keys),
             )
         }
+
+    def deployment_ids(self) -> Iterator[str]:
+        """Yield the deployments' ids, as they were sent."""
+        for (deployment_id,) in self._connection.execute(
+            "SELECT coalesce(deployment_id, key) FROM entries WHERE key IS NOT NULL"
+        ):
+            yield deployment_id
 
     def page(self, kinds: Collection[Kind], *, after: int, limit: int) -> list[Entry]:
         """Return entries of these kinds with numbers above `after`, the lowest first.

@@ -19,11 +19,12 @@ from sam.callback.inbox.sequence import Sequence
 from sam.callback.inbox.sqlite.disk_thread import DiskHangsError, DiskThread
 from sam.callback.inbox.sqlite.file import Due, SpoolFile
 from sam.callback.inbox.sqlite.file_system import Disk, Risk, risk_of, set_aside
+from sam.callback.inbox.sqlite.key_filter import KeyFilter
 from sam.callback.inbox.sqlite.ownership import OwnedByAnotherError, Ownership
 from sam.callback.inbox.sqlite.schema import SpoolVersionError
 from sam.callback.inbox.store import DEAD, Entry, Kind, Total
 from sam.callback.logs import get_logger
-from sam.callback.storage.key_rule import KeyRule
+from sam.callback.storage.key_rule import COARSEST, KeyRule
 
 IO_SECONDS: Final = 5
 """How long a call may take on the disk. What is not durable by then is not acknowledged."""
@@ -80,7 +81,8 @@ class Spool:
         self.key_rule = ""
         self._sequence = sequence
         self._is_failing = False
-        self._was_read = False
+        self._was_read = self._has_entries = False
+        self._filter = KeyFilter()
         self._look_up_at = -math.inf
         self._rule: tuple[str, Callable[[str], str]] | None = None
         self._thread = DiskThread("spool")
@@ -116,16 +118,16 @@ class Spool:
         """Return how many entries there are of each kind, as of the last call."""
         return {kind.value: self.totals[kind].entries for kind in Kind}
 
-    @property
-    def may_have_entries(self) -> bool:
-        """Whether any deployment may have an entry.
+    def may_have_entry(self, key: str) -> bool:
+        """Whether a deployment may have an entry, without a look; a no is true now.
 
-        No one but this process adds deployments, so a no is true now; a yes may be out of date.
-        What an operator applies by hand, from beside, is seen with the replayer's next look.
+        No one but this process adds deployments. What an operator applies by hand, from beside, is
+        seen with the replayer's next look.
+
+        Args:
+            key: The coarsest key of its id.
         """
-        return not self._was_read or any(
-            self.totals[kind].entries for kind in Kind if kind is not Kind.INVALID
-        )
+        return not self._was_read or (self._has_entries and key in self._filter)
 
     async def put(self, entries: Collection[Entry]) -> list[bool]:
         """Store entries, under the keys that their deployments have here; as `SpoolFile.put`.
@@ -134,6 +136,7 @@ class Spool:
             SpoolUnavailableError: If they may not be durable.
         """
         last = self._sequence.last
+        self._remember(entries)
         stored = await self._use(lambda file: file.put(self._with_keys(entries, file), last))
         self._written()
         self._tell_if_full(
@@ -190,7 +193,9 @@ class Spool:
         Raises:
             SpoolUnavailableError: If the spool cannot be read.
         """
-        return await self._use(lambda file: file.due(limit, retries=retries))
+        due = await self._use(lambda file: file.due(limit, retries=retries))
+        self._remember(due.entries)  # an operator may have made some, from beside
+        return due
 
     async def page(self, kinds: Collection[Kind], *, after: int, limit: int) -> list[Entry]:
         """Return entries of these kinds; as `SpoolFile.page`.
@@ -233,6 +238,9 @@ class Spool:
             raise self._failed(f"The system says: {error}.") from error
         self.totals, self.disk, self.key_rule = look.totals, look.disk, look.key_rule
         self._sequence.continue_after(look.last_number)
+        self._has_entries = any(
+            total.entries for kind, total in look.totals.items() if kind is not Kind.INVALID
+        )
         self._was_read = True
         return result
 
@@ -245,6 +253,7 @@ class Spool:
             if self._file is None:
                 self._file = SpoolFile(self.path, self.max_bytes)
                 self._last_number = self._file.last_number()
+                self._filter.add(map(COARSEST.key, self._file.deployment_ids()))
             file = self._file
             if self._rule is not None:
                 file.rekey(*self._rule)
@@ -304,6 +313,10 @@ class Spool:
                 set_aside=str(set_aside(self.path)),
                 action="A new spool was begun. Recover what is left: sqlite3 FILE .recover",
             )
+
+    def _remember(self, entries: Iterable[Entry]) -> None:
+        ids = (entry.deployment_id for entry in entries if entry.deployment_id is not None)
+        self._filter.add(map(COARSEST.key, ids))
 
     def _tell_if_full(self, refused: Iterable[Kind]) -> None:
         kinds = set(refused)
