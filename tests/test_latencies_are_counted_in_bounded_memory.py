@@ -5,7 +5,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sam.callback.commands.client.latency import LatencyHistogram
+from sam.callback.cli.client.latency import LatencyHistogram
 
 PERCENTS = (1, 50, 95, 99, 100)
 

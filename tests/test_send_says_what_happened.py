@@ -14,8 +14,8 @@ import respx
 import trustme
 from typer.testing import CliRunner, Result
 
-from sam.callback.commands import app
-from sam.callback.commands.client.answers import Fault
+from sam.callback.cli import app
+from sam.callback.cli.client.answers import Fault
 from sam.callback.model import Outcome
 from sam.callback.settings import Settings
 from tests.support.conditions import LIMIT_SECONDS

@@ -16,12 +16,12 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from sam.callback.commands import embedded
-from sam.callback.commands.client.answers import Fault, NotTakenError
-from sam.callback.commands.client.bodies import made_up
-from sam.callback.commands.client.callback_client import CallbackClient
-from sam.callback.commands.client.load import Plan, Tally, send_load
-from sam.callback.commands.client.target import Target
+from sam.callback.cli import embedded
+from sam.callback.cli.client.answers import Fault, NotTakenError
+from sam.callback.cli.client.bodies import made_up
+from sam.callback.cli.client.callback_client import CallbackClient
+from sam.callback.cli.client.load import Plan, Tally, send_load
+from sam.callback.cli.client.target import Target
 from sam.callback.model import Outcome
 from sam.callback.service.schemas import CallbackAnswer, CallbackPayload
 from tests.support import printed

@@ -112,7 +112,7 @@ def cli_page() -> str:
     """Return the page of the command line, by Typer's own generator."""
     run = subprocess.run(
         [
-            *(sys.executable, "-m", "typer", "sam.callback.commands", "utils", "docs"),
+            *(sys.executable, "-m", "typer", "sam.callback.cli", "utils", "docs"),
             *("--name", "sam-callback", "--title", "The command line"),
         ],
         cwd=ROOT,

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from sam.callback import logs
-from sam.callback.commands.refusal import refuse, require_driver_manager
-from sam.callback.commands.spool_access import PathOption, require_spool
+from sam.callback.cli.refusal import refuse, require_driver_manager
+from sam.callback.cli.spool_access import PathOption, require_spool
 from sam.callback.setting_types import LogFormat, LogLevel
 from sam.callback.settings import SettingsError, load_settings
 

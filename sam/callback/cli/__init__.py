@@ -49,6 +49,6 @@ def _serve_by_default(
     ] = False,
 ) -> None:
     if context.invoked_subcommand is None:
-        from sam.callback.commands.serve import serve  # noqa: PLC0415 - as above
+        from sam.callback.cli.serve import serve  # noqa: PLC0415 - as above
 
         serve()

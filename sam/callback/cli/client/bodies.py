@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from sam.callback.commands.refusal import refuse
+from sam.callback.cli.refusal import refuse
 
 # The weights are a guess of an ordinary day's; the statuses are all that have been seen.
 _STATUSES: Final = {

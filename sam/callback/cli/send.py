@@ -12,10 +12,10 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from sam.callback.commands import embedded
-from sam.callback.commands.client.answers import Fault, NotTakenError, printable
-from sam.callback.commands.client.callback_client import CallbackClient, tls_context
-from sam.callback.commands.client.target import (
+from sam.callback.cli import embedded
+from sam.callback.cli.client.answers import Fault, NotTakenError, printable
+from sam.callback.cli.client.callback_client import CallbackClient, tls_context
+from sam.callback.cli.client.target import (
     CaFileOption,
     EmbeddedOption,
     Target,
@@ -23,7 +23,7 @@ from sam.callback.commands.client.target import (
     UrlOption,
     find_target,
 )
-from sam.callback.commands.refusal import EXIT_BAD_CONFIGURATION, refuse
+from sam.callback.cli.refusal import EXIT_BAD_CONFIGURATION, refuse
 from sam.callback.model import Outcome
 from sam.callback.service.schemas import CallbackAnswer
 

@@ -14,12 +14,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 
-from sam.callback.commands import embedded
-from sam.callback.commands.client import bodies as bodies_of
-from sam.callback.commands.client.answers import NotTakenError
-from sam.callback.commands.client.callback_client import CallbackClient, tls_context
-from sam.callback.commands.client.load import Plan, Tally, send_load
-from sam.callback.commands.client.target import (
+from sam.callback.cli import embedded
+from sam.callback.cli.client import bodies as bodies_of
+from sam.callback.cli.client.answers import NotTakenError
+from sam.callback.cli.client.callback_client import CallbackClient, tls_context
+from sam.callback.cli.client.load import Plan, Tally, send_load
+from sam.callback.cli.client.target import (
     CaFileOption,
     EmbeddedOption,
     Target,
@@ -28,7 +28,7 @@ from sam.callback.commands.client.target import (
     duration,
     find_target,
 )
-from sam.callback.commands.refusal import refuse
+from sam.callback.cli.refusal import refuse
 
 EXIT_INTERRUPTED: Final = 130
 EPILOG: Final = """Exit status

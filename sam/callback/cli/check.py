@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sam.callback import logs
-from sam.callback.commands.refusal import refuse, require_driver_manager
+from sam.callback.cli.refusal import refuse, require_driver_manager
 from sam.callback.finding import Finding, Level
 from sam.callback.key_strength import HOW_TO_MAKE_ONE, weakness_of
 from sam.callback.setting_types import LogFormat, LogLevel

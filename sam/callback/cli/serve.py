@@ -8,9 +8,9 @@ from typing import Annotated, Final, NoReturn
 import typer
 
 from sam.callback import logs
-from sam.callback.commands import embedded
-from sam.callback.commands.native_output import logged_native_output
-from sam.callback.commands.refusal import refuse, require_driver_manager
+from sam.callback.cli import embedded
+from sam.callback.cli.native_output import logged_native_output
+from sam.callback.cli.refusal import refuse, require_driver_manager
 from sam.callback.key_strength import HOW_TO_MAKE_ONE, weakness_of
 from sam.callback.settings import SettingsError, load_settings
 

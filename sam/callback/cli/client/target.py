@@ -9,8 +9,8 @@ import httpx
 import typer
 from pydantic import SecretStr, TypeAdapter, ValidationError
 
-from sam.callback.commands import embedded
-from sam.callback.commands.refusal import refuse
+from sam.callback.cli import embedded
+from sam.callback.cli.refusal import refuse
 from sam.callback.service import paths
 from sam.callback.setting_types import Seconds
 from sam.callback.settings import ClientSettings, SettingsError, load_client_settings

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Final
 
-from sam.callback.commands.client.answers import Fault, NotTakenError
-from sam.callback.commands.client.callback_client import CallbackClient
-from sam.callback.commands.client.latency import LatencyHistogram
+from sam.callback.cli.client.answers import Fault, NotTakenError
+from sam.callback.cli.client.callback_client import CallbackClient
+from sam.callback.cli.client.latency import LatencyHistogram
 from sam.callback.model import Outcome
 
 _PAUSE_SECONDS: Final = 0.5

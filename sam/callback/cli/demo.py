@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from sam.callback.commands import embedded
+from sam.callback.cli import embedded
 from sam.callback.service import paths
 
 _START_SECONDS: Final = 30

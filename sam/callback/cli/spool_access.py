@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from sam.callback.commands.refusal import refuse
+from sam.callback.cli.refusal import refuse
 from sam.callback.inbox.ownership import open_beside
 from sam.callback.inbox.spool_file import SpoolFile
 from sam.callback.inbox.spool_schema import (

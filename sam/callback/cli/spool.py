@@ -16,10 +16,10 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Column, Table
 
-from sam.callback.commands.spool_access import PathOption, fail, opened
-from sam.callback.commands.spool_drain import EPILOG as DRAIN_EPILOG
-from sam.callback.commands.spool_drain import drain
-from sam.callback.commands.spool_retry import Retried, retry_as, retry_entries
+from sam.callback.cli.spool_access import PathOption, fail, opened
+from sam.callback.cli.spool_drain import EPILOG as DRAIN_EPILOG
+from sam.callback.cli.spool_drain import drain
+from sam.callback.cli.spool_retry import Retried, retry_as, retry_entries
 from sam.callback.inbox.entries import Entry, Kind
 from sam.callback.inbox.spool_file import SpoolFile
 from sam.callback.model import received_at

@@ -7,7 +7,7 @@ from typing import Final
 import typer
 from pydantic import ValidationError
 
-from sam.callback.commands.spool_access import fail
+from sam.callback.cli.spool_access import fail
 from sam.callback.inbox.entries import DEAD, Entry, Kind
 from sam.callback.inbox.spool_file import SpoolFile
 from sam.callback.service.callback_body import decode, mistakes_in

@@ -9,9 +9,9 @@ from typing import Final
 import httpx
 
 from sam.callback import __version__
-from sam.callback.commands.client.answers import Fault, NotTakenError, printable, read_answer
-from sam.callback.commands.client.target import Target
-from sam.callback.commands.refusal import refuse
+from sam.callback.cli.client.answers import Fault, NotTakenError, printable, read_answer
+from sam.callback.cli.client.target import Target
+from sam.callback.cli.refusal import refuse
 from sam.callback.service.api_key import HEADER
 from sam.callback.service.schemas import CallbackAnswer
 

@@ -7,7 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from sam.callback.commands.refusal import refuse
+from sam.callback.cli.refusal import refuse
 from sam.callback.settings import Settings, load_client_settings
 
 DATABASE: Final = Path("var/sam.db")
