@@ -1,4 +1,4 @@
-"""``demo``: the whole story in one go, with the real service on a database of its own."""
+"""``demo``: the service, a handful of callbacks, and the table before and after, in one go."""
 
 import json
 import os
@@ -7,22 +7,17 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Final
 
 import httpx
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from sam.callback.cli import embedded
 from sam.callback.service import paths
 
-_START_SECONDS: Final = 30
 _STOP_SECONDS: Final = 12
-_STATUSES = ("RUN_COMPLETED", "RUN_FAILED", "RUN_TIMED_OUT")
-
+_STATUSES: Final = ("RUN_COMPLETED", "RUN_FAILED", "RUN_TIMED_OUT")
 
 app = typer.Typer(add_completion=False)
 
@@ -30,24 +25,21 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def demo() -> None:
     """Start the service, send it a handful of callbacks, show the table before and after, end."""
-    console = Console()
-    with tempfile.TemporaryDirectory(prefix="sam-callback-demo-") as directory:
-        with _service(Path(directory)) as url:
-            console.print(
-                f"The service runs on [bold]{url}[/], on an embedded database of its own.",
-                highlight=False,
-            )
-            _print_table(console, "Before", Path(directory))
-            with httpx.Client(base_url=url, headers={"X-API-KEY": embedded.KEY}) as client:
-                for (_, deployment_id, _), status in zip(
-                    embedded.robots(Path(directory)), _STATUSES, strict=False
-                ):
-                    _send(console, client, deployment_id, status)
-                console.print("\nWithout the key:")
-                del client.headers["X-API-KEY"]
-                _send(console, client, deployment_id, "RUN_COMPLETED")
-            _print_table(console, "After", Path(directory))
-        console.print("The service was asked to stop, and stopped.")
+    with (
+        tempfile.TemporaryDirectory(prefix="sam-callback-demo-") as directory,
+        _service(Path(directory)) as url,
+    ):
+        robots = embedded.robots(Path(directory))
+        typer.echo(f"The service runs on {url}, on an embedded database of its own.")
+        _print("Before", robots)
+        with httpx.Client(base_url=url, headers={"X-API-KEY": embedded.KEY}) as client:
+            for (_, deployment_id, _), status in zip(robots, _STATUSES, strict=False):
+                _send(client, deployment_id, status)
+            typer.echo("\nWithout the key:")
+            del client.headers["X-API-KEY"]
+            _send(client, robots[0][1], "RUN_COMPLETED")
+        _print("After", embedded.robots(Path(directory)))
+    typer.echo("\nThe service was asked to stop, and stopped.")
 
 
 @contextmanager
@@ -87,23 +79,18 @@ def _address(process: "subprocess.Popen[str]") -> str:
         fields = json.loads(line)
         if fields["event"] == "listening":
             return f"http://{fields['host']}:{fields['port']}"
-    typer.echo(process.communicate(timeout=_START_SECONDS)[1], err=True)
-    raise typer.Exit(code=process.returncode or 1)
+    typer.echo(process.communicate()[1], err=True)
+    raise typer.Exit(process.returncode or 1)
 
 
-def _send(console: Console, client: httpx.Client, deployment_id: str, status: str) -> None:
+def _send(client: httpx.Client, deployment_id: str, status: str) -> None:
     callback = {"deploymentId": deployment_id, "status": status, "userId": "14", "botOutput": {}}
     response = client.post(paths.CALLBACK, json=callback)
-    # The terminal breaks what is too long, and does not tell whoever copies it.
-    say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
-    say(f"\nPOST {paths.CALLBACK} {json.dumps(callback)}")
-    say(f"  {response.status_code} {response.text}")
+    typer.echo(f"\nPOST {paths.CALLBACK} {json.dumps(callback)}")
+    typer.echo(f"  {response.status_code} {response.text}")
 
 
-def _print_table(console: Console, title: str, directory: Path) -> None:
-    table = Table(title=f"\n{title}", title_justify="left")
-    for name in ("name", "deploymentId", "status"):
-        table.add_column(name, overflow="fold")
-    for row in embedded.robots(directory):
-        table.add_row(*row)
-    console.print(table)
+def _print(title: str, robots: list[tuple[str, str, str]]) -> None:
+    typer.echo(f"\n{title}")
+    for name, deployment_id, status in robots:
+        typer.echo(f"  {name:20} {deployment_id}  {status}")

@@ -3,32 +3,29 @@
 import asyncio
 import json
 import sys
-import time
-from contextlib import aclosing
 from pathlib import Path
-from typing import Annotated, Any, Final, NoReturn
+from time import perf_counter
+from typing import Annotated, Any, Final
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
 from sam.callback.cli import embedded
-from sam.callback.cli.client.answers import Fault, NotTakenError, printable
-from sam.callback.cli.client.callback_client import CallbackClient, tls_context
-from sam.callback.cli.client.target import (
+from sam.callback.cli.client import (
     CaFileOption,
     EmbeddedOption,
+    Fault,
+    NotTakenError,
     Target,
     TimeoutOption,
     UrlOption,
     find_target,
 )
-from sam.callback.cli.refusal import EXIT_BAD_CONFIGURATION, refuse
+from sam.callback.cli.output import EXIT_BAD_CONFIGURATION, fail, print_json, printable, refuse
 from sam.callback.model import Outcome
 from sam.callback.service.schemas import CallbackAnswer
 
 EXIT_STATUSES: Final = {
-    0: "the callback is safe",
+    0: "the callback is durable",
     EXIT_BAD_CONFIGURATION: "bad configuration, or a bad option",
     **{each.exit_status: each.meaning for each in Fault},
 }
@@ -39,14 +36,13 @@ MEANINGS: Final = {
     Outcome.UPDATED: "it is committed in SAM's table.",
     Outcome.SUPERSEDED: "it was not written: the row has the status of a later callback, or a "
     "later time in SQL_SAM_FINISHED_COLUMN.",
-    Outcome.QUEUED: "it is safe on the service's disk, and applied when the database can take it.",
-    Outcome.UNMATCHED: "no row has this deployment yet; it is safe on the service's disk, and "
+    Outcome.QUEUED: "it is durable on the service's disk, and applied when the database can take "
+    "it.",
+    Outcome.UNMATCHED: "no row has this deployment yet; it is durable on the service's disk, and "
     "applied when there is one.",
-    Outcome.DEAD_LETTER: "the database refuses this value for good; it is safe on the service's "
+    Outcome.DEAD_LETTER: "the database refuses this value for good; it is durable on the service's "
     "disk, for an operator: `sam-callback spool list`.",
 }
-_STYLES: Final = {Outcome.UPDATED: "green", Outcome.DEAD_LETTER: "red"}
-
 
 app = typer.Typer(add_completion=False)
 
@@ -82,48 +78,47 @@ def send(
 
     The key is CALLBACK_API_KEY, from the environment, a file .env or Docker's secrets.
     """
-    content = _content(deployment_id, status, bot_output, body, use_embedded=use_embedded)
-    target = find_target(url, use_embedded=use_embedded)
-    try:
-        answer, seconds = asyncio.run(_post(target, content, timeout, ca_file))
-    except NotTakenError as error:
-        _tell_fault(error, as_json=as_json)
-    _tell_answer(answer, seconds, as_json=as_json)
-
-
-async def _post(
-    target: Target, content: bytes, timeout: float, ca_file: Path | None
-) -> tuple[CallbackAnswer, float]:
-    """Return the answer, and the seconds that it took."""
-    context = tls_context(ca_file)
-    async with aclosing(CallbackClient(target, timeout=timeout, context=context)) as client:
-        started = time.perf_counter()
-        return await client.post(content), time.perf_counter() - started
-
-
-def _content(
-    deployment_id: str | None,
-    status: str,
-    bot_output: str | None,
-    body: Path | None,
-    *,
-    use_embedded: bool,
-) -> bytes:
     if body is not None:
         if deployment_id is not None or bot_output is not None:
             refuse("--body is the whole callback: name no deployment and no --bot-output with it.")
-        return _read(body)
-    if deployment_id is None and use_embedded:
-        deployment_id = embedded.first_deployment()
-    if deployment_id is None:
-        refuse("Which deployment has ended? Name it, or give a whole callback with --body.")
-    fields: dict[str, Any] = {"deploymentId": deployment_id, "status": status}
-    if bot_output is not None:
-        try:
-            fields["botOutput"] = json.loads(bot_output)
-        except ValueError as error:
-            refuse(f"--bot-output is not JSON: {error}.")
-    return json.dumps(fields, ensure_ascii=False).encode()
+        content = _read(body)
+    else:
+        if deployment_id is None and use_embedded:
+            deployment_id = embedded.first_deployment()
+        if deployment_id is None:
+            refuse("Which deployment has ended? Name it, or give a whole callback with --body.")
+        content = _callback(deployment_id, status, bot_output)
+    target = find_target(url, timeout, ca_file, use_embedded=use_embedded)
+    started = perf_counter()
+    try:
+        answer = asyncio.run(_post(target, content))
+    except NotTakenError as error:
+        if not as_json:
+            fail(str(error), error.fault.exit_status)
+        print_json(
+            {
+                "status": "error",
+                "error": error.fault.label,
+                "message": str(error),
+                "httpStatus": error.response and error.response.status_code,
+                "retryAfter": error.response and error.response.headers.get("Retry-After"),
+            }
+        )
+        raise typer.Exit(error.fault.exit_status) from None
+    milliseconds = (perf_counter() - started) * 1000
+    if as_json:
+        print_json({**answer.model_dump(mode="json"), "durationMs": round(milliseconds, 3)})
+        return
+    typer.secho(answer.outcome, bold=True, nl=False)
+    typer.echo(f": {MEANINGS[answer.outcome]}")
+    typer.echo(f"  deployment  {printable(answer.deploymentId)}")
+    typer.echo(f"  request     {printable(answer.requestId)}")
+    typer.echo(f"  took        {milliseconds:.0f} ms, with connecting")
+
+
+async def _post(target: Target, content: bytes) -> CallbackAnswer:
+    async with target.client() as client:
+        return await target.post(client, content)
 
 
 def _read(body: Path) -> bytes:
@@ -133,33 +128,11 @@ def _read(body: Path) -> bytes:
         refuse(f"--body {body} cannot be read: {error.strerror}.")
 
 
-def _tell_answer(answer: CallbackAnswer, seconds: float, *, as_json: bool) -> None:
-    if as_json:
-        fields = {**answer.model_dump(mode="json"), "durationMs": round(seconds * 1000, 3)}
-        typer.echo(json.dumps(fields, ensure_ascii=False))
-        return
-    text = Text(answer.outcome, style=f"bold {_STYLES.get(answer.outcome, 'yellow')}")
-    text.append(f": {MEANINGS[answer.outcome]}", style="not bold default")
-    console = Console(highlight=False)
-    console.print(text)
-    for name, value in (
-        ("deployment", answer.deploymentId),
-        ("request", answer.requestId),
-        ("took", f"{seconds * 1000:.0f} ms, with connecting"),
-    ):
-        console.print(f"  {name:10}  {printable(value)}", markup=False, soft_wrap=True)
-
-
-def _tell_fault(error: NotTakenError, *, as_json: bool) -> NoReturn:
-    if as_json:
-        fields = {
-            "status": "error",
-            "error": error.fault.label,
-            "message": str(error),
-            "httpStatus": error.http_status,
-            "retryAfter": error.retry_after,
-        }
-        typer.echo(json.dumps(fields, ensure_ascii=False))
-    else:
-        typer.echo(str(error), err=True)
-    raise typer.Exit(error.fault.exit_status)
+def _callback(deployment_id: str, status: str, bot_output: str | None) -> bytes:
+    fields: dict[str, Any] = {"deploymentId": deployment_id, "status": status}
+    if bot_output is not None:
+        try:
+            fields["botOutput"] = json.loads(bot_output)
+        except ValueError as error:
+            refuse(f"--bot-output is not JSON: {error}.")
+    return json.dumps(fields).encode()

@@ -1,34 +1,31 @@
 """``simulate``: many callbacks to a running service, to rehearse a busy day or an outage."""
 
 import asyncio
-import json
-from collections.abc import Iterator
-from contextlib import AsyncExitStack, aclosing
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from time import perf_counter
 from typing import Annotated, Final
 
 import typer
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
-from rich.table import Column, Table
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from sam.callback.cli import embedded
-from sam.callback.cli.client import bodies as bodies_of
-from sam.callback.cli.client.answers import NotTakenError
-from sam.callback.cli.client.callback_client import CallbackClient, tls_context
-from sam.callback.cli.client.load import Plan, Tally, send_load
-from sam.callback.cli.client.target import (
+from sam.callback.cli.bodies import bodies_in, deployments_in, made_up
+from sam.callback.cli.client import (
     CaFileOption,
     EmbeddedOption,
+    NotTakenError,
     Target,
     TimeoutOption,
     UrlOption,
     duration,
     find_target,
 )
-from sam.callback.cli.refusal import refuse
+from sam.callback.cli.load import Tally, schedule, send_load
+from sam.callback.cli.output import fail, print_json, refuse
 
 EXIT_INTERRUPTED: Final = 130
 EPILOG: Final = """Exit status
@@ -39,9 +36,9 @@ EPILOG: Final = """Exit status
  130  Ctrl-C, after the summary so far
 If the very first callback fails nothing more is sent, and the exit status is that of `send`."""
 _DEFAULT_COUNT: Final = 1_000
-_REFRESH_SECONDS: Final = 0.2
-_PERCENTILES: Final = (50, 95, 99)
-
+_PAUSE_SECONDS: Final = 0.5
+"""After a failure, where no rate says when the next one is due: or a service that is restarted
+would be sent a thousand callbacks while it is away."""
 
 app = typer.Typer(add_completion=False)
 
@@ -118,26 +115,35 @@ def simulate(  # noqa: PLR0913, PLR0917 - its options
 
     The key is CALLBACK_API_KEY, from the environment, a file .env or Docker's secrets.
     """
-    source, size = _bodies(bodies, deployments, seed, use_embedded=use_embedded)
-    target = find_target(url, use_embedded=use_embedded)
+    bodies_given, size = _bodies(bodies, deployments, seed, use_embedded=use_embedded)
+    target = find_target(url, timeout, ca_file, use_embedded=use_embedded)
     if size is None and not use_embedded:
         _warn(target, yes=yes)
     if count is None and seconds is None:
         count = size or _DEFAULT_COUNT
-    plan = Plan(count=count, seconds=seconds, rate=rate)
     tally = Tally()
     is_interrupted = False
     try:
-        asyncio.run(_run(target, source, plan, tally, connections, timeout, ca_file))
+        with _progress(tally, count, seconds) as update:
+            asyncio.run(
+                send_load(
+                    target,
+                    bodies_given,
+                    schedule(count or math.inf, seconds or math.inf, rate),
+                    tally,
+                    connections=connections,
+                    pause=0.0 if rate else _PAUSE_SECONDS,
+                    on_answer=update,
+                )
+            )
     except NotTakenError as error:
-        typer.echo(f"{error}\nThat was the first callback; no other was sent.", err=True)
-        raise typer.Exit(error.fault.exit_status) from None
+        fail(f"{error}\nThat was the first callback; no other was sent.", error.fault.exit_status)
     except KeyboardInterrupt:
         is_interrupted = True
     if as_json:
-        typer.echo(json.dumps(_as_dict(tally, plan, is_interrupted=is_interrupted)))
+        print_json({**tally.summary(), "askedPerSecond": rate, "interrupted": is_interrupted})
     else:
-        _print_summary(tally, plan)
+        _print_summary(tally, rate)
     if is_interrupted:
         raise typer.Exit(EXIT_INTERRUPTED)
     if tally.faults:
@@ -151,13 +157,12 @@ def _bodies(
     if sum((bodies is not None, deployments is not None, use_embedded)) > 1:
         refuse("Of --bodies, --deployments and --embedded, give one.")
     if bodies is not None:
-        return bodies_of.from_file(bodies), bodies_of.lines_in(bodies)
+        given = bodies_in(bodies)
+        return itertools.cycle(given), len(given)
     if deployments is not None:
-        those = bodies_of.deployments_in(deployments)
-        return bodies_of.made_up(those, seed), len(those)
-    if use_embedded:
-        return bodies_of.made_up(embedded.add_robots(), seed), None
-    return bodies_of.made_up(None, seed), None
+        named = deployments_in(deployments)
+        return made_up(named, seed), len(named)
+    return made_up(embedded.add_robots() if use_embedded else None, seed), None
 
 
 def _warn(target: Target, *, yes: bool) -> None:
@@ -168,113 +173,46 @@ def _warn(target: Target, *, yes: bool) -> None:
         "With deployments that exist: --deployments, --bodies or --embedded.",
         err=True,
     )
-    if not (yes or target.is_this_machine):
+    if not (yes or target.url.host in {"127.0.0.1", "localhost", "::1"}):
         typer.confirm(f"Fill the spool behind {target.url}?", abort=True, err=True)
 
 
-async def _run(
-    target: Target,
-    source: Iterator[bytes],
-    plan: Plan,
-    tally: Tally,
-    connections: int,
-    timeout: float,
-    ca_file: Path | None,
-) -> None:
-    context = tls_context(ca_file)
-    async with AsyncExitStack() as stack:
-        clients = [
-            await stack.enter_async_context(
-                aclosing(CallbackClient(target, timeout=timeout, context=context))
-            )
-            for _ in range(connections)
-        ]
-        with _progress() as progress:
-            bar = progress.add_task("", total=1.0, so_far="")
-
-            def refresh(part: float) -> None:
-                progress.update(bar, completed=part, so_far=_so_far(tally), refresh=True)
-
-            async def keep_refreshing() -> None:
-                while True:
-                    refresh(plan.part_done(tally.answered, perf_counter() - tally.started))
-                    await asyncio.sleep(_REFRESH_SECONDS)
-
-            refreshing = asyncio.create_task(keep_refreshing())
-            try:
-                await send_load(clients, source, plan, tally)
-                refresh(1.0)
-            finally:
-                refreshing.cancel()
-
-
-def _progress() -> Progress:
+@contextmanager
+def _progress(
+    tally: Tally, count: int | None, seconds: float | None
+) -> Iterator[Callable[[], None]]:
+    """Show a bar at a terminal, by callbacks or else by time; yield what updates it."""
     console = Console(stderr=True)
-    return Progress(
-        BarColumn(bar_width=20),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[so_far]}", table_column=Column(overflow="fold")),
-        console=console,
-        auto_refresh=False,  # its thread would take time from what is measured
-        disable=not console.is_terminal,
+    columns = [BarColumn(20), TaskProgressColumn(), TextColumn("{task.description}")]
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        bar = progress.add_task("connecting", total=count or seconds)
+
+        def update() -> None:
+            parts = [f"{number} {outcome}" for outcome, number in tally.outcomes.items()]
+            if tally.faults:
+                parts.append(f"[red]{tally.faults.total()} failed[/]")
+            done = tally.answered if count else tally.ended - tally.started
+            progress.update(bar, completed=done, description=", ".join(parts))
+
+        yield update
+
+
+def _print_summary(tally: Tally, rate: float | None) -> None:
+    summary = tally.summary()
+    asked = f" (asked for: {rate:g})" if rate is not None else ""
+    typer.echo(
+        f"{tally.answered} callbacks in {summary['seconds']} s: {summary['perSecond']} a second"
+        f"{asked}."
     )
-
-
-def _so_far(tally: Tally) -> str:
-    parts = [f"{number} {outcome}" for outcome, number in tally.outcomes.items()]
-    if tally.faults:
-        parts.append(f"[red]{tally.faults.total()} failed[/]")
-    return ", ".join(parts) or "connecting"
-
-
-def _print_summary(tally: Tally, plan: Plan) -> None:
-    console = Console(highlight=False)
-    per_second = tally.answered / tally.seconds if tally.seconds else 0.0
-    asked = f" (asked for: {plan.rate:g})" if plan.rate is not None else ""
-    console.print(
-        f"{tally.answered} callbacks in {tally.seconds:.1f} s: {per_second:.1f} a second{asked}."
-    )
-    if left := tally.sent - tally.answered:
-        console.print(f"{left} more had been sent, and their answers not waited for.")
-    table = Table("answer", Column("callbacks", justify="right"), box=SIMPLE_HEAD)
+    if left := summary["notWaitedFor"]:
+        typer.echo(f"{left} more had been sent, and their answers not waited for.")
     for outcome, number in tally.outcomes.most_common():
-        table.add_row(outcome, str(number))
+        typer.echo(f"  {outcome:12} {number}")
     for fault, number in tally.faults.most_common():
-        table.add_row(f"[red]{fault.meaning}[/]", str(number))
-    if tally.answered:
-        console.print(table)
-    if tally.latency.count:
-        console.print(
-            "Answered 2xx"
-            + (", from when each was due" if plan.rate is not None else "")
-            + ": "
-            + ", ".join(f"{name} {ms:.1f} ms" for name, ms in _latencies(tally).items())
-        )
+        typer.secho(f"  {fault.meaning}: {number}", fg="red")
+    if latencies := tally.milliseconds():
+        due = ", from when each was due" if rate is not None else ""
+        figures = ", ".join(f"{name} {ms:.1f} ms" for name, ms in latencies.items())
+        typer.echo(f"Answered 2xx{due}: {figures}")
     for example in tally.examples.values():
-        console.print(f"\n{example}", markup=False, soft_wrap=True)
-
-
-def _latencies(tally: Tally) -> dict[str, float]:
-    """Return milliseconds."""
-    latency = tally.latency
-    values = {f"p{percent}": latency.percentile(percent) for percent in _PERCENTILES}
-    return {
-        name: round(seconds * 1000, 3)
-        for name, seconds in {**values, "max": latency.maximum}.items()
-    }
-
-
-def _as_dict(tally: Tally, plan: Plan, *, is_interrupted: bool) -> dict[str, object]:
-    return {
-        "callbacks": tally.answered,
-        "seconds": round(tally.seconds, 3),
-        "perSecond": round(tally.answered / tally.seconds, 1) if tally.seconds else 0.0,
-        "askedPerSecond": plan.rate,
-        "outcomes": dict(tally.outcomes),
-        "failures": {fault.label: number for fault, number in tally.faults.items()},
-        "latencyMs": _latencies(tally) if tally.latency.count else None,
-        "messages": list(tally.examples.values()),
-        "notWaitedFor": tally.sent - tally.answered,
-        "interrupted": is_interrupted,
-    }
+        typer.echo(f"\n{example}")

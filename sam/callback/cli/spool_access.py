@@ -1,14 +1,15 @@
-"""The spool that a command works on: found, looked at, opened."""
+"""The spool that a command works on: options that name it and its entries, and what they mean."""
 
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Final
 
 import typer
 
-from sam.callback.cli.refusal import refuse
+from sam.callback.cli.output import fail
+from sam.callback.inbox.entries import Entry, Kind
 from sam.callback.inbox.ownership import open_beside
 from sam.callback.inbox.spool_file import SpoolFile
 from sam.callback.inbox.spool_schema import (
@@ -16,25 +17,30 @@ from sam.callback.inbox.spool_schema import (
     SpoolVersionError,
     check_that_it_is_a_spool,
 )
-from sam.callback.settings import SettingsError, load_spool_settings
+from sam.callback.settings import SpoolSettings
+
+PAGE: Final = 1_000
 
 PathOption = Annotated[
     Path | None,
     typer.Option("--path", help="The spool's file. Without it: CALLBACK_SPOOL_PATH."),
 ]
+KindOption = Annotated[Kind | None, typer.Option("--kind", help="Only entries of this kind.")]
+Numbers = Annotated[list[int] | None, typer.Argument(help="Numbers, as `list` shows them.")]
+AllOption = Annotated[bool, typer.Option("--all", help="All entries (of --kind).")]
 
 
 @contextmanager
 def opened(path: Path | None) -> Iterator[SpoolFile]:
-    """Open the spool; end with exit status 1 if that cannot be done, 2 for bad settings.
+    """Open the spool; end with exit status 1 if that cannot be done.
 
     Args:
         path: Its file; None for that of the settings.
+
+    Raises:
+        SettingsError: If a setting of the spool is wrong.
     """
-    try:
-        settings = load_spool_settings()
-    except SettingsError as error:
-        refuse(str(error))
+    settings = SpoolSettings.load()
     path = (path or settings.callback_spool_path).absolute()
     require_spool(path)
     try:
@@ -59,7 +65,31 @@ def require_spool(path: Path) -> None:
         fail(f"{path} is no spool, or a damaged one: {error}.")
 
 
-def fail(message: str) -> NoReturn:
-    """Say what is wrong, and end with exit status 1."""
-    typer.echo(message, err=True)
-    raise typer.Exit(1)
+def require_one_way(numbers: list[int] | None, kind: Kind | None, *, everything: bool) -> None:
+    """End unless entries are named in one way: an option must not be ignored."""
+    if everything and numbers:
+        fail("Name entries by their numbers, or say --all; not both.")
+    if not everything and not numbers:
+        fail("Name entries by their numbers, or say --all.")
+    if numbers and kind:
+        fail("--kind goes with --all: a number names one entry, whatever its kind.")
+
+
+def selected(
+    file: SpoolFile, numbers: list[int] | None = None, kind: Kind | None = None
+) -> Iterator[list[Entry]]:
+    """Yield entries, a page at a time: those with the numbers, or else all of a kind, or of all."""
+    if numbers:
+        entries = file.get(numbers)
+        if missing := set(numbers) - {entry.number for entry in entries}:
+            typer.echo(f"Not there: {', '.join(map(str, sorted(missing)))}.", err=True)
+        yield entries
+        return
+    after, last = 0, file.last_number()  # what comes in meanwhile has higher numbers
+    while page := [
+        entry
+        for entry in file.page([kind] if kind else list(Kind), after=after, limit=PAGE)
+        if entry.number <= last
+    ]:
+        yield page
+        after = page[-1].number

@@ -1,73 +1,97 @@
-"""What ``spool retry`` does: dead letters to be applied again, and bodies to be read anew."""
+"""``spool retry``: dead letters applied again, and bodies that were not understood read anew."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import Final
+from dataclasses import replace
+from typing import Annotated, Final
 
 import typer
 from pydantic import ValidationError
 
-from sam.callback.cli.spool_access import fail
+from sam.callback.cli.output import fail, printable
+from sam.callback.cli.spool_access import (
+    AllOption,
+    KindOption,
+    Numbers,
+    PathOption,
+    opened,
+    require_one_way,
+    selected,
+)
 from sam.callback.inbox.entries import DEAD, Entry, Kind
 from sam.callback.inbox.spool_file import SpoolFile
 from sam.callback.service.callback_body import decode, mistakes_in
 from sam.callback.service.schemas import CallbackPayload
 from sam.callback.storage.key_rule import KeyRule
 
+EPILOG: Final = """Exit status
+
+   0  all are to be applied
+   1  a body is still not understood, or the spool cannot be used
+   2  bad configuration, or a bad option"""
 REASON: Final = "Retried by hand."
 MAX_LISTED: Final = 20
 
 
-@dataclass(slots=True)
-class Retried:
-    """What became of entries.
+def retry(
+    numbers: Numbers = None,
+    path: PathOption = None,
+    kind: KindOption = None,
+    deployment: Annotated[
+        str | None, typer.Option(help="Of one number: the deployment that it means.")
+    ] = None,
+    status: Annotated[
+        str | None, typer.Option(help="Of one number: the status that it means.")
+    ] = None,
+    *,
+    everything: AllOption = False,
+) -> None:
+    """Let entries be applied again: dead letters once the database takes them.
 
-    Attributes:
-        applied: How many are to be applied.
-        overtaken: How many are not, as a later callback of their deployment is in the spool.
-        not_understood: Which were not understood, and why not.
+    The service does so within seconds; without one, see `spool drain`. A body that was not
+    understood is read anew: a newer release may understand it. What one means that still is not,
+    --deployment and --status say. Look into the table first: a later status of the deployment may
+    be there, and would be overwritten.
     """
-
-    applied: int = 0
-    overtaken: int = 0
-    not_understood: dict[int, str] = field(default_factory=dict)
-
-    def report(self) -> None:
-        """Say it, and end with exit status 1 if something was not understood."""
-        typer.echo(f"{self.applied} to be applied.")
-        if self.overtaken:
-            typer.echo(f"{self.overtaken} deleted: a later callback of the deployment is there.")
-        if not self.not_understood:
-            return
-        typer.echo(f"{len(self.not_understood)} not understood:")
-        for number, why in list(self.not_understood.items())[:MAX_LISTED]:
-            typer.echo(f"  {number}: {why}")
-        if len(self.not_understood) > MAX_LISTED:
-            typer.echo(f"  and {len(self.not_understood) - MAX_LISTED} more")
+    require_one_way(numbers, kind, everything=everything)
+    applied: list[bool] = []
+    not_understood: dict[int, str] = {}
+    with opened(path) as file:
+        if deployment is not None or status is not None:
+            if deployment is None or status is None or len(numbers or []) != 1:
+                fail("--deployment and --status go together, and with one number.")
+            applied.append(_apply_by_hand(file, (numbers or [])[0], deployment, status))
+        else:
+            for page in selected(file, numbers, kind):
+                _retry(file, page, applied, not_understood)
+    typer.echo(f"{sum(applied)} to be applied.")
+    if overtaken := applied.count(False):
+        typer.echo(f"{overtaken} deleted: a later callback of the deployment is there.")
+    if not_understood:
+        typer.echo(f"{len(not_understood)} not understood:")
+        for number, why in list(not_understood.items())[:MAX_LISTED]:
+            typer.echo(f"  {number}: {printable(why)}")
+        if len(not_understood) > MAX_LISTED:
+            typer.echo(f"  and {len(not_understood) - MAX_LISTED} more")
         typer.echo("Say what one means: spool retry NUMBER --deployment ID --status STATUS")
         raise typer.Exit(1)
 
 
-def retry_entries(file: SpoolFile, entries: Sequence[Entry], retried: Retried) -> None:
-    """Make entries due; what was not understood is read anew."""
+def _retry(
+    file: SpoolFile, entries: list[Entry], applied: list[bool], not_understood: dict[int, str]
+) -> None:
     known = [entry.number for entry in entries if entry.kind is not Kind.INVALID]
     file.settle(moved=[(number, Kind.QUEUED, REASON) for number in known])
-    retried.applied += len(known)
+    applied += [True] * len(known)
     for entry in entries:
         if entry.kind is Kind.INVALID:
             try:
                 payload, body = decode(entry.payload or b"")
             except ValidationError as error:
-                retried.not_understood[entry.number] = "; ".join(mistakes_in(error))
+                not_understood[entry.number] = "; ".join(mistakes_in(error))
             else:
-                _apply_as(file, replace(entry, payload=body), payload, retried)
+                applied.append(_apply_as(file, replace(entry, payload=body), payload))
 
 
-def retry_as(file: SpoolFile, number: int, deployment_id: str, status: str) -> Retried:
-    """Make a dead letter, or a body that was not understood, due as what an operator says it is.
-
-    Ends with exit status 1 if there is none, or it cannot be that.
-    """
+def _apply_by_hand(file: SpoolFile, number: int, deployment_id: str, status: str) -> bool:
     entries = file.get([number])
     if not entries or entries[0].kind not in DEAD:
         fail(f"{number} is no dead letter and no body that was not understood.")
@@ -75,24 +99,18 @@ def retry_as(file: SpoolFile, number: int, deployment_id: str, status: str) -> R
         payload = CallbackPayload(deploymentId=deployment_id, status=status)
     except ValidationError as error:
         fail(f"It cannot be that: {'; '.join(mistakes_in(error))}.")
-    retried = Retried()
-    _apply_as(file, entries[0], payload, retried)
-    return retried
+    return _apply_as(file, entries[0], payload)
 
 
-def _apply_as(file: SpoolFile, entry: Entry, payload: CallbackPayload, retried: Retried) -> None:
-    key = KeyRule.named(file.key_rule).key(payload.deploymentId)
-    is_there = file.replace_dead(
+def _apply_as(file: SpoolFile, entry: Entry, payload: CallbackPayload) -> bool:
+    """Make an entry due as that callback; False if a later one of the deployment is there."""
+    return file.replace_dead(
         replace(
             entry,
             kind=Kind.QUEUED,
             deployment_id=payload.deploymentId,
             status=payload.status,
             reason=REASON,
-            key=key,
+            key=KeyRule.named(file.key_rule).key(payload.deploymentId),
         )
     )
-    if is_there:
-        retried.applied += 1
-    else:
-        retried.overtaken += 1
