@@ -50,11 +50,6 @@ def test_list_shows_pages_for_people_and_for_programs(spool: Path, tmp_path: Pat
         assert text in run.stdout
     assert "--after" not in run.stdout
 
-    narrow = command(tmp_path, "list", COLUMNS="70")
-    assert "d-1" in narrow.stdout
-    assert "is down" not in narrow.stdout
-    assert max(map(len, narrow.stdout.splitlines())) <= 70
-
     first = command(tmp_path, "list", "--limit", "2", "--path", str(spool))
     assert "spool list --after 2" in first.stdout
     rest = command(tmp_path, "list", "--json", "--after", "2")

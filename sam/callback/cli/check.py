@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from typing import Annotated, Final
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
 from sam.callback import logs
 from sam.callback.check_result import CheckResult, Level
@@ -19,12 +17,7 @@ from sam.callback.setting_types import LogFormat, LogLevel
 from sam.callback.setting_warnings import warnings_about
 from sam.callback.settings import Settings
 
-_SIGNS: Final = {
-    Level.OK: ("✓", "green"),
-    Level.WARNING: ("⚠", "yellow"),
-    Level.WRONG: ("✗", "red"),
-    Level.NOT_CHECKED: ("·", "dim"),
-}
+_COLOURS: Final = {Level.OK: "green", Level.WARNING: "yellow", Level.WRONG: "red"}
 
 app = typer.Typer(add_completion=False)
 
@@ -46,7 +39,10 @@ def check(
         checks = [{**dataclasses.asdict(each), "action": each.action or None} for each in results]
         print_json({"status": "wrong" if is_wrong else "ok", "checks": checks})
     else:
-        _print(results)
+        for result in results:
+            typer.secho(result.level, fg=_COLOURS.get(result.level), nl=False)
+            line = f"{result.subject}: {result.detail} {result.action}"
+            typer.echo(f" {printable(' '.join(line.split()))}")
     raise typer.Exit(int(is_wrong))
 
 
@@ -90,20 +86,3 @@ def _check_address(settings: Settings) -> CheckResult:
         return CheckResult("address", Level.WRONG, detail, addresses.HOW_TO_NAME_ADDRESSES)
     action = addresses.IPV6_ALONE if addresses.is_ipv6_alone(hosts) else ""
     return CheckResult("address", Level.OK, where, action)
-
-
-def _print(results: list[CheckResult]) -> None:
-    console = Console(soft_wrap=True)
-    for result in results:
-        sign, style = _SIGNS[result.level]
-        if console.options.ascii_only:
-            sign = result.level
-        not_checked = "Not checked. " if result.level is Level.NOT_CHECKED else ""
-        detail, action = (
-            printable(" ".join(text.split())) for text in (result.detail, result.action)
-        )
-        console.print(
-            Text.assemble(
-                (sign, style), f" {result.subject}: {not_checked}{detail}", (f" {action}", "bold")
-            )
-        )

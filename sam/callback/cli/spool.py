@@ -8,14 +8,11 @@ import sys
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Final, TextIO
+from typing import Annotated, TextIO
 
 import typer
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Column, Table
-from rich.text import Text
 
 from sam.callback import logs
 from sam.callback.cli.output import fail, print_json, printable
@@ -36,9 +33,6 @@ from sam.callback.model import received_at
 from sam.callback.setting_types import LogFormat, LogLevel
 from sam.callback.settings import Settings
 
-WIDE: Final = 120
-"""Columns of a terminal from which on there is room for the time and the reason."""
-
 app = typer.Typer(
     name="spool",
     add_completion=False,
@@ -58,7 +52,7 @@ def list_entries(
     *,
     as_json: _JsonOption = False,
 ) -> None:
-    """Show entries, the oldest first."""
+    """Show entries, the oldest first: when they came (UTC), what they wait for, and why."""
     kinds = [kind] if kind else list(Kind)
     entries: list[Entry] = []
     with opened(path) as file:
@@ -72,9 +66,11 @@ def list_entries(
         for entry in entries:
             print_json(_as_dict(entry))
         return
-    console = Console()
-    if entries:
-        console.print(_table(entries, is_wide=console.width >= WIDE))
+    for entry in entries:
+        received = f"{received_at(entry.number):%Y-%m-%d %H:%M:%S}"
+        which = f"{entry.deployment_id or '-'}  {entry.status or '-'}"
+        line = f"{entry.number}  {received}  {entry.kind:11}  {which}  {entry.reason}"
+        typer.echo(printable(line))
     typer.echo(", ".join(f"{totals[each].entries} {each}" for each in Kind))
     if len(entries) == limit:
         typer.echo(f"More: spool list --after {entries[-1].number}")
@@ -223,19 +219,3 @@ def _as_dict(entry: Entry) -> dict[str, object]:
         except UnicodeDecodeError:
             fields["payloadBase64"] = base64.b64encode(entry.payload).decode()
     return fields
-
-
-def _table(entries: list[Entry], *, is_wide: bool) -> Table:
-    # A number that is cut short is of no use: it is what the other commands take.
-    table = Table(Column("number", no_wrap=True), "kind", box=SIMPLE_HEAD)
-    for name in ("deployment", "status"):
-        table.add_column(name, overflow="fold")
-    if is_wide:
-        table.add_column("received (UTC)", no_wrap=True)
-        table.add_column("reason")
-    for entry in entries:
-        cells = [str(entry.number), entry.kind, entry.deployment_id or "-", entry.status or "-"]
-        if is_wide:
-            cells += [f"{received_at(entry.number):%Y-%m-%d %H:%M:%S}", entry.reason]
-        table.add_row(*(Text(printable(cell)) for cell in cells))
-    return table
