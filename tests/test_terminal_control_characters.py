@@ -16,7 +16,8 @@ from sam.callback.cli import app
 from sam.callback.cli.output import printable
 from sam.callback.inbox.entries import Entry, Kind
 from sam.callback.inbox.spool_file import SpoolFile
-from tests.support.service import KEY
+from tests.support.databases import SqliteDatabase
+from tests.support.service import KEY, run_to_its_end
 
 # To clear the screen, to set the title, the same in C1, to turn the direction, to forge a line.
 DECEPTIVE = "a\x1b[2J\x1b]0;title\x07\x9b2J\u202eb\u2066\x7f\r\nforged\u2028"
@@ -97,6 +98,19 @@ def test_send_prints_none_of_a_servers(
         output = printed_by("send", "d-1", "--url", url, *arguments)
         assert "title" in output
         assert not deceptive_in(output)
+
+
+@pytest.mark.posix  # elsewhere a file cannot be named so
+def test_check_prints_none_of_a_name(sqlite_database: SqliteDatabase, tmp_path: Path) -> None:
+    variables = {
+        "CALLBACK_API_KEY": KEY,
+        "CALLBACK_PORT": "0",
+        "CALLBACK_SPOOL_PATH": "\x1b]0;title\x07/\u202espool.db",
+        "SQL_SAM_CONNECTION_STRING": sqlite_database.connection_string,
+    }
+    output = run_to_its_end(tmp_path, variables, "check").stdout
+    assert r"\u001b]0;title\u0007/\u202espool.db" in output
+    assert not deceptive_in(output)
 
 
 @given(st.text())

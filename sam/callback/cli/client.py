@@ -117,7 +117,6 @@ UrlOption = Annotated[
         metavar="URL",
         help="Where the service takes callbacks. Without it: http://127.0.0.1:8000/callback, with "
         "CALLBACK_PORT where that is set, and https where CALLBACK_SSL_CERTFILE is.",
-        show_default=False,
     ),
 ]
 CaFileOption = Annotated[

@@ -49,9 +49,7 @@ app = typer.Typer(add_completion=False)
 
 @app.command(epilog=EPILOG)
 def send(
-    deployment_id: Annotated[
-        str | None, typer.Argument(help="The deployment that ended.", show_default=False)
-    ] = None,
+    deployment_id: Annotated[str | None, typer.Argument(help="The deployment that ended.")] = None,
     status: Annotated[str, typer.Argument(help="How it ended.")] = "RUN_COMPLETED",
     url: UrlOption = None,
     bot_output: Annotated[

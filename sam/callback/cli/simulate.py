@@ -62,7 +62,6 @@ def simulate(  # noqa: PLR0913, PLR0917 - its options
             metavar="N",
             help="Callbacks a second; the time of each counts from when it was due. Without it: as "
             "fast as the answers come.",
-            show_default=False,
         ),
     ] = None,
     count: Annotated[
@@ -72,7 +71,6 @@ def simulate(  # noqa: PLR0913, PLR0917 - its options
             metavar="N",
             help="How many callbacks. Without it and --duration: 1000, or each of --bodies or "
             "--deployments once.",
-            show_default=False,
         ),
     ] = None,
     seconds: Annotated[
