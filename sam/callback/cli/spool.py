@@ -23,7 +23,7 @@ from sam.callback.cli.spool_access import (
     PathOption,
     opened,
     require_one_way,
-    require_spool,
+    required_spool,
     selected,
 )
 from sam.callback.cli.spool_retry import EPILOG as RETRY_EPILOG
@@ -165,9 +165,11 @@ def drain(path: PathOption = None) -> None:
     connection_string(settings)
     if path is not None:
         settings = settings.model_copy(update={"callback_spool_path": path.absolute()})
-    require_spool(settings.callback_spool_path)
     logs.configure(LogLevel.ERROR, LogFormat.CONSOLE, sys.stderr)
-    with Progress(console=Console(stderr=True)) as progress:
+    with (
+        required_spool(settings.callback_spool_path),
+        Progress(console=Console(stderr=True)) as progress,
+    ):
         task = progress.add_task("Applying", total=None)
         drained = asyncio.run(
             drain_spool(
@@ -176,9 +178,8 @@ def drain(path: PathOption = None) -> None:
             )
         )
     dead = f"{drained.dead_letters} kept as dead letters, " if drained.dead_letters else ""
-    typer.echo(
-        f"{drained.applied} applied, {dead}{drained.remaining} left. {drained.reason}".rstrip()
-    )
+    reason = printable(drained.reason)
+    typer.echo(f"{drained.applied} applied, {dead}{drained.remaining} left. {reason}".rstrip())
     if drained.remaining or drained.reason:
         raise typer.Exit(1)
 

@@ -42,27 +42,29 @@ def opened(path: Path | None) -> Iterator[SpoolFile]:
     """
     settings = SpoolSettings.load()
     path = (path or settings.callback_spool_path).absolute()
-    require_spool(path)
-    try:
-        with closing(open_beside(path, settings.callback_spool_max_bytes)) as file:
-            yield file
-    except SpoolVersionError as error:
-        fail(str(error))
-    except sqlite3.Error as error:
-        fail(f"The spool {path} cannot be used: {error}.")
+    with (
+        required_spool(path),
+        closing(open_beside(path, settings.callback_spool_max_bytes)) as file,
+    ):
+        yield file
 
 
-def require_spool(path: Path) -> None:
-    """End unless there is a spool: another file must not be taken for a damaged one."""
+@contextmanager
+def required_spool(path: Path) -> Iterator[None]:
+    """End with exit status 1 unless there is a spool, and for as long as it can be used.
+
+    Another file must not be taken for a damaged spool, and set aside.
+    """
     if not path.is_file():
         fail(f"There is no spool at {path}. Name it with --path or CALLBACK_SPOOL_PATH.")
     try:
         with suppress(OlderSpoolError):  # it can be migrated
             check_that_it_is_a_spool(path)
+        yield
     except SpoolVersionError as error:
         fail(str(error))
     except sqlite3.Error as error:
-        fail(f"{path} is no spool, or a damaged one: {error}.")
+        fail(f"{path} is no spool, or one that cannot be used: {error}.")
 
 
 def require_one_way(numbers: list[int] | None, kind: Kind | None, *, everything: bool) -> None:
