@@ -40,7 +40,7 @@ def check(
         print_json({"status": "wrong" if is_wrong else "ok", "checks": checks})
     else:
         for result in results:
-            typer.secho(result.level, fg=_COLOURS.get(result.level), nl=False)
+            typer.secho(result.level.replace("_", " "), fg=_COLOURS.get(result.level), nl=False)
             line = f"{result.subject}: {result.detail} {result.action}"
             typer.echo(f" {printable(' '.join(line.split()))}")
     raise typer.Exit(int(is_wrong))
