@@ -198,10 +198,9 @@ def _progress(
 def _print_summary(tally: Tally, rate: float | None) -> None:
     summary = tally.summary()
     asked = f" (asked for: {rate:g})" if rate is not None else ""
-    typer.echo(
-        f"{tally.answered} callbacks in {summary['seconds']} s: {summary['perSecond']} a second"
-        f"{asked}."
-    )
+    took = f"{tally.ended - tally.started:.1f} s"
+    speed = f"{summary['perSecond']} a second{asked}"
+    typer.echo(f"{tally.answered} callbacks in {took}: {speed}.")
     if left := summary["notWaitedFor"]:
         typer.echo(f"{left} more had been sent, and their answers not waited for.")
     for outcome, number in tally.outcomes.most_common():
