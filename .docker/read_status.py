@@ -5,11 +5,11 @@ from contextlib import closing
 
 import pyodbc
 
-from sam.callback.settings import load_settings
+from sam.callback.settings import Settings
 from sam.callback.storage.connection_string import connection_string
 from sam.callback.storage.dialects import dialect_of
 
-settings = load_settings()
+settings = Settings.load()
 with closing(pyodbc.connect(connection_string(settings).text, timeout=10)) as connection:
     table, deployment, status = map(
         dialect_of(connection).quote,

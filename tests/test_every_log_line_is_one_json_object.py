@@ -202,7 +202,7 @@ def test_a_crash_of_the_interpreter_shows_on_standard_error() -> None:
     script = (
         "import faulthandler\n"
         "from sam.callback import logs\n"
-        "from sam.callback.commands.native_output import logged_native_output\n"
+        "from sam.callback.cli.standard_streams import logged_native_output\n"
         "from sam.callback.setting_types import LogFormat, LogLevel\n"
         "logs.configure(LogLevel.INFO, LogFormat.JSON)\n"
         "with logged_native_output():\n"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pyodbc
 import pytest
 
-from sam.callback.commands import embedded
+from sam.callback.cli import embedded
 from tests.support import log_lines
 from tests.support.conditions import LIMIT_SECONDS
 from tests.support.service import clean_environment, run_to_its_end

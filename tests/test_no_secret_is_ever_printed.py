@@ -181,11 +181,11 @@ def test_a_crash_of_a_command_shows_none(tmp_path: Path) -> None:
             "CALLBACK_PORT": "1",
             **say_at_start(
                 tmp_path,
-                "from sam.callback.commands.client import callback_client as client\n"
+                "from sam.callback.cli import client\n"
                 "def crash(self, *arguments, **_):\n"
                 "    key = os.environ['CALLBACK_API_KEY']\n"
                 "    raise RuntimeError('boom')\n"
-                "client.CallbackClient.__init__ = crash",
+                "client.Target.client = crash",
             ),
         },
         "send",

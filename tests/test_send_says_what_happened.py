@@ -14,8 +14,8 @@ import respx
 import trustme
 from typer.testing import CliRunner, Result
 
-from sam.callback.commands import app
-from sam.callback.commands.client.answers import Fault
+from sam.callback.cli import app
+from sam.callback.cli.client import Fault
 from sam.callback.model import Outcome
 from sam.callback.settings import Settings
 from tests.support.conditions import LIMIT_SECONDS
@@ -147,7 +147,7 @@ def test_programs_get_one_json_object_whatever_happens(respx_mock: respx.MockRou
     result = send("d-1", "--json")
     assert (result.exit_code, result.stderr) == (9, "")
     answer = json.loads(result.stdout)
-    assert "cannot make a callback safe now" in answer.pop("message")
+    assert "cannot make it durable now" in answer.pop("message")
     assert answer == {
         "status": "error",
         "error": "unavailable",
@@ -165,9 +165,9 @@ def test_programs_get_one_json_object_whatever_happens(respx_mock: respx.MockRou
                 422, json={"detail": [{"loc": ["body", "status"], "msg": "Field required"}]}
             ),
             Fault.INVALID,
-            ["  status: Field required", "--kind invalid"],
+            ["422: status: Field required", "--kind invalid"],
         ),
-        (httpx.Response(422, json={"detail": "odd"}), Fault.INVALID, ["  odd"]),
+        (httpx.Response(422, json={"detail": "odd"}), Fault.INVALID, ["422: odd"]),
         (
             httpx.Response(413, json={"detail": "larger than 1024 bytes"}),
             Fault.TOO_LARGE,
@@ -176,18 +176,18 @@ def test_programs_get_one_json_object_whatever_happens(respx_mock: respx.MockRou
         (
             httpx.Response(503, json={"detail": "Neither."}, headers={"Retry-After": "7"}),
             Fault.UNAVAILABLE,
-            ["Neither.", "after 7 s", "/ready"],
+            ["Neither.", "/ready"],
         ),
         (httpx.Response(404, json={"detail": "Not Found"}), Fault.REFUSED, ["/callback", "--url"]),
         (httpx.Response(408, json={"detail": "slow"}), Fault.REFUSED, ["408", "slow"]),
-        (httpx.Response(200, html="<h1>Hi</h1>"), Fault.NOT_THIS_SERVICE, ["200, text/html"]),
+        (httpx.Response(200, html="<h1>Hi</h1>"), Fault.NOT_THIS_SERVICE, ["200: text/html"]),
         (httpx.Response(200, json={"status": "ok"}), Fault.NOT_THIS_SERVICE, ["not this service"]),
-        (httpx.Response(401, html="Log in"), Fault.NOT_THIS_SERVICE, ["401, text/html"]),
-        (httpx.Response(502, html="Bad"), Fault.NOT_THIS_SERVICE, ["502", "A proxy answers so"]),
+        (httpx.Response(401, html="Log in"), Fault.NOT_THIS_SERVICE, ["401: text/html"]),
+        (httpx.Response(502, html="Bad"), Fault.NOT_THIS_SERVICE, ["502", "A proxy answers 502"]),
         (
             httpx.Response(308, headers={"Location": "https://x.example/new"}),
             Fault.NOT_THIS_SERVICE,
-            ["redirects to https://x.example/new."],
+            ["308: https://x.example/new", "A redirect is not followed"],
         ),
         (httpx.Response(500, json={"detail": "\x1b]0;x\x07" + "y" * 999}), Fault.REFUSED, ["..."]),
     ],
@@ -214,7 +214,7 @@ def test_a_real_service_refuses_for_the_same_reasons(
     )
     invalid = send("--body", "-", "--url", service.url, stdin=b"{}")
     assert invalid.exit_code == Fault.INVALID.exit_status
-    assert "  deploymentId: Field required\n  status: Field required" in invalid.stderr
+    assert "422: deploymentId: Field required\n422: status: Field required" in invalid.stderr
     large = send("--body", "-", "--url", service.url, stdin=b"x" * 1025)
     assert large.exit_code == Fault.TOO_LARGE.exit_status
     assert send("d-1", "--url", f"{service.url}/other").exit_code == Fault.REFUSED.exit_status
@@ -245,20 +245,21 @@ def test_a_stopped_service(service: Service) -> None:
     service.stop()
     result = send("d-1", "--url", service.url)
     assert result.exit_code == Fault.UNREACHABLE.exit_status
-    assert f"Cannot connect to {service.url}/callback: Connection refused" in result.stderr
+    assert f"{service.url}/callback: cannot connect" in result.stderr
+    assert "Connection refused" in result.stderr
 
 
 def test_a_name_that_does_not_exist() -> None:
     result = send("d-1", "--url", "http://no-such-host.invalid")
     assert result.exit_code == Fault.UNREACHABLE.exit_status
-    assert "Cannot connect to http://no-such-host.invalid/callback" in result.stderr
+    assert "http://no-such-host.invalid/callback: cannot connect" in result.stderr
 
 
 def test_connecting_takes_too_long(respx_mock: respx.MockRouter) -> None:
     respx_mock.post(URL).mock(side_effect=httpx.ConnectTimeout)
     result = send("d-1", "--timeout", "500 ms")
     assert result.exit_code == Fault.UNREACHABLE.exit_status
-    assert "within 0.5 s" in result.stderr
+    assert "Not within 0.5 s" in result.stderr
 
 
 def test_silence_is_not_taken_for_a_refusal() -> None:
@@ -269,15 +270,15 @@ def test_silence_is_not_taken_for_a_refusal() -> None:
     with listening(read_to_the_end) as url:
         result = send("d-1", "--url", url, "--timeout", "1 s")
     assert result.exit_code == Fault.NO_ANSWER.exit_status
-    assert "within 1 s" in result.stderr
-    assert "may have been taken or not" in result.stderr
+    assert "Not within 1 s" in result.stderr
+    assert "may have been taken" in result.stderr
 
 
 def test_a_connection_that_is_cut() -> None:
     with listening(lambda connection: connection.recv(4096)) as url:
         result = send("d-1", "--url", url)
     assert result.exit_code == Fault.NO_ANSWER.exit_status
-    assert "may have been taken or not" in result.stderr
+    assert "may have been taken" in result.stderr
 
 
 def test_a_port_that_speaks_something_else() -> None:
@@ -288,7 +289,6 @@ def test_a_port_that_speaks_something_else() -> None:
     with listening(greet) as url:
         result = send("d-1", "--url", url)
     assert result.exit_code == Fault.NOT_THIS_SERVICE.exit_status
-    assert "does not speak HTTP" in result.stderr
 
 
 # --- TLS --------------------------------------------------------------------------------------
@@ -342,7 +342,8 @@ def test_a_certificate_for_another_name(
     url = start_tls_service(authority.issue_cert("sam.example"))
     result = send("d-1", "--url", url, "--ca-file", "ca.pem")
     assert result.exit_code == Fault.TLS.exit_status
-    assert "Give --url a name that is in the service's certificate" in result.stderr
+    assert "certificate is not valid for" in result.stderr
+    assert "--url takes a name of the certificate" in result.stderr
 
 
 def test_a_certificate_that_has_expired(

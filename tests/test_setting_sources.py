@@ -12,10 +12,10 @@ import pytest
 
 from sam.callback import setting_sources
 from sam.callback.settings import (
+    ClientSettings,
+    Settings,
     SettingsError,
-    load_client_settings,
-    load_settings,
-    load_spool_settings,
+    SpoolSettings,
 )
 from tests.support.conditions import LIMIT_SECONDS
 from tests.support.databases import SqliteDatabase
@@ -76,7 +76,7 @@ def write_env_file(text: str | bytes) -> Path:
 
 def password_in(text: str) -> str:
     write_env_file(GOOD + text)
-    password = load_settings().sql_sam_password
+    password = Settings.load().sql_sam_password
     assert password is not None
     return password.get_secret_value()
 
@@ -110,7 +110,7 @@ def test_a_value_of_the_env_file_is_what_is_written(written: str, value: str) ->
 @pytest.mark.parametrize("bom", ["", "\ufeff"])
 def test_an_editor_of_windows_may_have_written_it(bom: str, line_end: str) -> None:
     write_env_file(f"{bom}CALLBACK_API_KEY='a$b'{line_end}CALLBACK_PORT=1{line_end}")
-    settings = load_client_settings()
+    settings = ClientSettings.load()
     assert settings.callback_api_key is not None
     assert settings.callback_api_key.get_secret_value() == "a$b"
     assert settings.callback_port == 1
@@ -225,9 +225,9 @@ def _without_roots_rights() -> list[str]:
 
 
 LOADERS: dict[str, Callable[[], Any]] = {
-    "service": load_settings,
-    "client": load_client_settings,
-    "spool": load_spool_settings,
+    "service": Settings.load,
+    "client": ClientSettings.load,
+    "spool": SpoolSettings.load,
 }
 
 
@@ -249,14 +249,14 @@ def test_a_secret_that_is_a_folder_is_named(secrets: Path) -> None:
     path = secrets / "sql_sam_password"
     path.mkdir()
     with pytest.raises(SettingsError) as caught:
-        load_settings()
+        Settings.load()
     assert str(path) in str(caught.value)
 
 
 def test_what_else_is_among_the_secrets_is_let_alone(secrets: Path) -> None:
     (secrets / "..data").mkdir()  # as Kubernetes has it
     (secrets / "another").write_bytes(b"\xff")
-    load_client_settings()
+    ClientSettings.load()
 
 
 @pytest.mark.parametrize("letter", "abfnrtv")
@@ -265,7 +265,7 @@ def test_an_escape_that_is_a_control_character_is_refused_with_a_word_on_quotes(
 ) -> None:
     path = write_env_file(f'# a comment\n\n{GOOD}SQL_SAM_SERVER="SQL01\\{letter}ew"\t# another\n')
     with pytest.raises(SettingsError) as caught:
-        load_settings()
+        Settings.load()
     message = str(caught.value)
     assert f"SQL_SAM_SERVER in the file {path}, line 5," in message
     assert "single quotes" in message
@@ -282,7 +282,7 @@ def test_an_escape_that_is_a_control_character_is_refused_with_a_word_on_quotes(
 def test_a_line_that_cannot_be_parsed_is_told_by_its_number(text: str, line: int) -> None:
     write_env_file(text)
     with pytest.raises(SettingsError, match=f"line {line} of the file"):
-        load_spool_settings()
+        SpoolSettings.load()
 
 
 def test_the_demo_has_settings_of_its_own(tmp_path: Path) -> None:

@@ -75,4 +75,4 @@ def test_what_is_as_it_should_be_is_not_talked_about() -> None:
         "sql_sam_password": 'it\'s "so"',
         "sql_sam_user": "'",
     }
-    assert warnings_about(variables, Settings.model_fields) == []
+    assert list(warnings_about(variables, Settings.model_fields)) == []

@@ -3,27 +3,28 @@
 import asyncio
 import itertools
 import json
+import math
 import os
 import signal
 import sqlite3
 import ssl
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from pathlib import Path
 
+import httpx
 import pytest
+import respx
 from pydantic import SecretStr
 
-from sam.callback.commands import embedded
-from sam.callback.commands.client.answers import Fault, NotTakenError
-from sam.callback.commands.client.bodies import made_up
-from sam.callback.commands.client.callback_client import CallbackClient
-from sam.callback.commands.client.load import Plan, Tally, send_load
-from sam.callback.commands.client.target import Target
+from sam.callback.cli import embedded
+from sam.callback.cli.bodies import made_up
+from sam.callback.cli.client import Fault, Target
+from sam.callback.cli.load import Tally, schedule, send_load
 from sam.callback.model import Outcome
-from sam.callback.service.schemas import CallbackAnswer, CallbackPayload
+from sam.callback.service.schemas import CallbackPayload
 from tests.support import printed
 from tests.support.conditions import LIMIT_SECONDS, eventually
 from tests.support.databases import SqliteDatabase
@@ -167,21 +168,21 @@ def test_a_service_that_dies_is_counted_and_is_exit_status_1(service: Service) -
     assert summary["outcomes"]["unmatched"] > 0
     assert summary["failures"]["unreachable"] > 0
     assert sum(summary["outcomes"].values()) + sum(summary["failures"].values()) == 300
-    assert any("Cannot connect to" in message for message in summary["messages"])
+    assert any("cannot connect" in message for message in summary["messages"])
 
 
 def test_a_stopped_service_is_said_so_at_once(service: Service) -> None:
     service.stop()
     run = simulate(service)
     assert (run.returncode, run.stdout) == (Fault.UNREACHABLE.exit_status, "")
-    assert f"Cannot connect to {service.url}/callback: Connection refused" in run.stderr
+    assert f"{service.url}/callback: cannot connect" in run.stderr
     assert "That was the first callback; no other was sent." in run.stderr
 
 
 def test_a_wrong_key_is_said_so_after_one_callback(service: Service) -> None:
     run = simulate(service, CALLBACK_API_KEY="another-key")
     assert (run.returncode, run.stdout) == (Fault.WRONG_KEY.exit_status, "")
-    assert "refuses the key" in run.stderr
+    assert "the key is refused" in run.stderr
     assert "another-key" not in run.stderr
     assert service.stop() == 0  # by then its last line is written
     assert len([line for line in service.lines if line.get("reason") == "wrong_key"]) == 1
@@ -281,66 +282,62 @@ def test_made_up_bodies_are_callbacks_of_every_kind() -> None:
     assert len({each["deploymentId"] for each in new}) == 100
 
 
-class ScriptedClient(CallbackClient):
-    """Takes as long for each callback as it is told."""
-
-    def __init__(self, seconds: Iterator[float | Fault]) -> None:
-        super().__init__(
-            Target("http://x/callback", SecretStr(KEY)),
-            timeout=1,
-            context=ssl.create_default_context(),
-        )
-        self._seconds = seconds
-
-    async def post(self, body: bytes) -> CallbackAnswer:
-        match next(self._seconds):
-            case Fault() as fault:
-                raise NotTakenError(fault, body.decode())
-            case seconds:
-                await asyncio.sleep(seconds)
-        return CallbackAnswer(outcome=Outcome.UPDATED, deploymentId="d-1", requestId="r-1")
+TARGET = Target(httpx.URL("http://x/callback"), SecretStr(KEY), 60, ssl.create_default_context())
 
 
-async def test_at_a_rate_a_standstill_counts_for_all_that_were_due() -> None:
-    stands_still_once = itertools.chain([0.0, 0.4], itertools.repeat(0.0))
+def scripted(respx_mock: respx.MockRouter, script: Iterable[float | int]) -> None:
+    """Answer each callback after so many seconds, or with a status."""
+    steps = iter(script)
+
+    async def answer(_request: httpx.Request) -> httpx.Response:
+        step = next(steps)
+        if isinstance(step, int):
+            return httpx.Response(step, json={"detail": "no"})
+        await asyncio.sleep(step)
+        taken = {"status": "ok", "outcome": "updated", "deploymentId": "d-1", "requestId": "r-1"}
+        return httpx.Response(200, json=taken)
+
+    respx_mock.post(str(TARGET.url)).mock(side_effect=answer)
+
+
+async def test_at_a_rate_a_standstill_counts_for_all_that_were_due(
+    respx_mock: respx.MockRouter,
+) -> None:
+    scripted(respx_mock, itertools.chain([0.0, 0.4], itertools.repeat(0.0)))
     tally = Tally()
-    await send_load(
-        [ScriptedClient(stands_still_once)],
-        itertools.repeat(b"{}"),
-        Plan(count=None, seconds=0.4, rate=500),
-        tally,
-    )
-    # Whoever began to measure when it could send would find one slow callback among 200.
-    assert tally.latency.percentile(50) >= 0.19
-    assert tally.latency.maximum >= 0.4
+    due_times = schedule(math.inf, 0.4, 500)
+    await send_load(TARGET, itertools.repeat(b"{}"), due_times, tally, connections=1)
+    # Measured from when it could be sent, one of 200 would be slow.
+    latencies = tally.milliseconds()
+    assert latencies is not None
+    assert latencies["p50"] >= 190
+    assert latencies["max"] >= 400
     assert tally.answered == tally.sent == 200
 
 
-async def test_each_failure_is_counted_and_the_first_of_its_kind_is_kept() -> None:
-    script: list[float | Fault] = [0.0, Fault.UNAVAILABLE, Fault.UNAVAILABLE, Fault.NO_ANSWER, 0.0]
+async def test_each_failure_is_counted_and_the_first_of_its_kind_is_kept(
+    respx_mock: respx.MockRouter,
+) -> None:
+    scripted(respx_mock, [0.0, 503, 503, 413, 0.0])
     tally = Tally()
-    await send_load(
-        [ScriptedClient(iter(script))],
-        (str(number).encode() for number in itertools.count()),
-        Plan(count=5, seconds=None, rate=1_000),
-        tally,
-    )
+    due_times = schedule(5, math.inf, 1_000)
+    await send_load(TARGET, itertools.repeat(b"{}"), due_times, tally, connections=1)
     assert tally.outcomes == {Outcome.UPDATED: 2}
-    assert tally.faults == {Fault.UNAVAILABLE: 2, Fault.NO_ANSWER: 1}
-    assert tally.examples == {Fault.UNAVAILABLE: "1", Fault.NO_ANSWER: "3"}
-    assert tally.latency.count == 2
+    assert tally.faults == {Fault.UNAVAILABLE: 2, Fault.TOO_LARGE: 1}
+    assert list(tally.examples) == [Fault.UNAVAILABLE, Fault.TOO_LARGE]
+    assert len(tally.latencies) == 2
 
 
 @pytest.mark.parametrize(
-    ("plan", "answered", "seconds", "part"),
+    ("latencies", "expected"),
     [
-        (Plan(count=10, seconds=None, rate=None), 5, 99, 0.5),
-        (Plan(count=None, seconds=10, rate=None), 99, 5, 0.5),
-        (Plan(count=None, seconds=10, rate=2), 5, 9, 0.25),
-        (Plan(count=10, seconds=10, rate=2), 5, 9, 0.5),
-        (Plan(count=10, seconds=10, rate=None), 5, 9, 0.9),
-        (Plan(count=10, seconds=None, rate=None), 11, 0, 1.0),
+        ([], None),
+        ([0.1], {"p50": 100, "p95": 100, "p99": 100, "max": 100}),
+        (
+            [number / 1_000 for number in range(1, 101)],
+            {"p50": 50.5, "p95": 95.05, "p99": 99.01, "max": 100},
+        ),
     ],
 )
-def test_how_much_is_done(plan: Plan, answered: int, seconds: float, part: float) -> None:
-    assert plan.part_done(answered, seconds) == part
+def test_percentiles(latencies: list[float], expected: dict[str, float] | None) -> None:
+    assert Tally(latencies=latencies).milliseconds() == expected

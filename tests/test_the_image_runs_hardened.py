@@ -11,7 +11,7 @@ from typing import Final
 import httpx
 import pytest
 
-from sam.callback.commands import embedded
+from sam.callback.cli import embedded
 from tests.support.callbacks import body
 from tests.support.conditions import eventually
 from tests.support.containers import (

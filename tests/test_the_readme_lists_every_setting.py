@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sam.callback.settings import Settings, load_settings
+from sam.callback.settings import Settings
 from tests.support import markdown
 
 REQUIRED = {"CALLBACK_API_KEY": "k", "SQL_SAM_CONNECTION_STRING": "DRIVER=SQLite3;"}
@@ -36,11 +36,11 @@ def test_its_defaults_are_those_of_the_service(
         monkeypatch.delenv(variable, raising=False)
     for variable, value in REQUIRED.items():
         monkeypatch.setenv(variable, value)
-    defaults = load_settings()
+    defaults = Settings.load()
     for variable, (_, default) in listed.items():
         field = Settings.model_fields[variable.lower()]
         has_default = not field.is_required() and field.default not in {None, ""}
         assert bool(default) == has_default, variable
         if default:
             monkeypatch.setenv(variable, default)
-    assert load_settings() == defaults
+    assert Settings.load() == defaults

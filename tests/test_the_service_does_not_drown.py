@@ -98,7 +98,7 @@ import gc, http.client, os, signal, socket, sys, threading, time
 from sam.callback.service.http_protocol import HttpProtocol
 from sam.callback.service.main import create_app
 from sam.callback.service.server import run
-from sam.callback.settings import load_settings
+from sam.callback.settings import Settings
 
 def protocols():
     return sum(isinstance(each, HttpProtocol) for each in gc.get_objects())
@@ -125,7 +125,7 @@ def begin():
         time.sleep(0.02)
     print(protocols(), file=sys.stderr)
 
-settings = load_settings()
+settings = Settings.load()
 port = settings.callback_port
 threading.Thread(target=client).start()
 run(create_app(settings), settings)

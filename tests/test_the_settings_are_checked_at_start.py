@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sam.callback.settings import Settings, SettingsError, load_settings
+from sam.callback.settings import Settings, SettingsError
 from tests.support.pages import default_of
 from tests.support.service import clean_environment, run_to_its_end
 
@@ -93,7 +93,7 @@ def test_a_wrong_value_is_named_with_what_it_should_be(
     set_all(monkeypatch, {**GOOD, name: value})
 
     with pytest.raises(SettingsError) as caught:
-        load_settings()
+        Settings.load()
 
     message = str(caught.value)
     assert f"{name} is wrong" in message
@@ -105,7 +105,7 @@ def test_the_defaults_are_those_of_the_contract(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     set_all(monkeypatch, GOOD)
-    settings = load_settings()
+    settings = Settings.load()
     assert settings.model_dump(exclude={"callback_api_key", "sql_sam_connection_string"}) == {
         "callback_host": "0.0.0.0",  # noqa: S104 - A360 calls from outside
         "callback_port": 8000,
@@ -116,7 +116,7 @@ def test_the_defaults_are_those_of_the_contract(
         "sql_sam_password": None,
         "sql_sam_driver": None,
         "sql_sam_encrypt": "yes",
-        "sql_sam_trust_server_certificate": "no",
+        "sql_sam_trust_server_certificate": False,
         "sql_sam_pool_max": 4,
         "sql_sam_login_timeout": 5,
         "sql_sam_table": "robots",
@@ -159,7 +159,7 @@ def test_units_and_empty_values_are_understood(monkeypatch: pytest.MonkeyPatch) 
             "CALLBACK_PORT": "",
         },
     )
-    settings = load_settings()
+    settings = Settings.load()
     assert settings.callback_db_timeout == 0.5
     assert settings.callback_unmatched_ttl == 7200
     assert settings.callback_spool_max_bytes == 5 * 1024**2
@@ -178,7 +178,7 @@ def test_the_environment_comes_before_docker_secrets_and_these_before_the_env_fi
     monkeypatch.setattr("sam.callback.setting_sources.SECRETS_DIRECTORY", secrets)
     set_all(monkeypatch, {**GOOD, "CALLBACK_API_KEY": "", "callback_host": "3"})
 
-    settings = load_settings()
+    settings = Settings.load()
 
     assert settings.callback_api_key.get_secret_value() == "1"
     assert (settings.callback_port, settings.callback_host) == (2, "3")
@@ -194,7 +194,7 @@ def test_no_secret_shows_in_the_settings_own_text(monkeypatch: pytest.MonkeyPatc
             "SQL_SAM_PASSWORD": "hush-4",
         },
     )
-    settings = load_settings()
+    settings = Settings.load()
     assert (
         "hush" not in f"{settings!r}{settings}{settings.model_dump()}{settings.model_dump_json()}"
     )

@@ -50,11 +50,6 @@ def test_list_shows_pages_for_people_and_for_programs(spool: Path, tmp_path: Pat
         assert text in run.stdout
     assert "--after" not in run.stdout
 
-    narrow = command(tmp_path, "list", COLUMNS="70")
-    assert "d-1" in narrow.stdout
-    assert "is down" not in narrow.stdout
-    assert max(map(len, narrow.stdout.splitlines())) <= 70
-
     first = command(tmp_path, "list", "--limit", "2", "--path", str(spool))
     assert "spool list --after 2" in first.stdout
     rest = command(tmp_path, "list", "--json", "--after", "2")
@@ -245,8 +240,47 @@ def test_what_a_callback_says_cannot_spoil_the_list(tmp_path: Path) -> None:
 
 @pytest.mark.posix
 def test_an_export_is_for_its_owner_alone(spool: Path, tmp_path: Path) -> None:
-    assert command(tmp_path, "export", "--output", "o", "--path", str(spool)).returncode == 0
-    assert stat.S_IMODE((tmp_path / "o").stat().st_mode) == 0o600
+    output = tmp_path / "o"
+    for arguments in ((), ("--force",)):
+        run = command(tmp_path, "export", "--output", "o", "--path", str(spool), *arguments)
+        assert run.returncode == 0
+        assert stat.S_IMODE(output.stat().st_mode) == 0o600
+        output.chmod(0o666)  # as another program may have left it
+        output.write_text("before")
+
+
+def test_an_export_replaces_a_file_only_by_force(spool: Path, tmp_path: Path) -> None:
+    output = tmp_path / "o"
+    output.write_text("precious")
+    arguments = ("export", "--output", "o", "--path", str(spool))
+    refused = command(tmp_path, *arguments)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "--force" in refused.stderr
+    assert output.read_text() == "precious"
+    assert command(tmp_path, *arguments, "--force").stdout == "4 exported to o.\n"
+    assert len(output.read_text().splitlines()) == 4
+
+
+@pytest.mark.posix
+@pytest.mark.parametrize("is_there", [True, False])
+def test_an_export_follows_no_link(*, is_there: bool, spool: Path, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    if is_there:
+        target.write_text("precious")
+    (tmp_path / "o").symlink_to(target)
+    for arguments in ((), ("--force",)):
+        run = command(tmp_path, "export", "--output", "o", "--path", str(spool), *arguments)
+        assert (run.returncode, run.stdout) == (1, "")
+        assert (tmp_path / "o").is_symlink()
+        assert (target.read_text() if target.exists() else None) == (
+            "precious" if is_there else None
+        )
+
+
+def test_a_file_that_cannot_be_exported_to_is_named(spool: Path, tmp_path: Path) -> None:
+    run = command(tmp_path, "export", "--output", "no/such/o", "--path", str(spool))
+    assert (run.returncode, run.stdout) == (1, "")
+    assert "no/such/o cannot be written: No such file or directory." in run.stderr
 
 
 def test_a_dead_letter_is_retried_beside_the_running_service(

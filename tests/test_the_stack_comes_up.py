@@ -17,7 +17,7 @@ from typing import Any, Final
 import httpx
 import pytest
 
-from sam.callback.commands import embedded
+from sam.callback.cli import embedded
 from tests.support import printed
 from tests.support.callbacks import body
 from tests.support.conditions import eventually

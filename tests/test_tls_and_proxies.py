@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from sam.callback.certificates import CertificateError, server_context
-from sam.callback.settings import SettingsError, load_settings
+from sam.callback.settings import Settings, SettingsError
 from tests.support.callbacks import body
 from tests.support.conditions import LIMIT_SECONDS
 from tests.support.databases import SqliteDatabase
@@ -143,7 +143,7 @@ def _refusal(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> str:
         for name, value in {**GOOD, **variables}.items():
             environment.setenv(name, value)
         with pytest.raises(SettingsError) as caught:
-            load_settings()
+            Settings.load()
     return str(caught.value)
 
 

@@ -43,5 +43,5 @@ def test_every_module_imports_without_the_modules_that_windows_has_not() -> None
     )
     assert run.stderr == ""
     imported = set(run.stdout.split())
-    assert {"sam.callback.commands.serve", "sam.callback.service.main"} <= imported
+    assert {"sam.callback.cli.serve", "sam.callback.service.main"} <= imported
     assert len(imported) > 50

@@ -1,7 +1,6 @@
 """``python -m sam.callback``: the command line."""
 
-from sam.callback import standard_streams
-from sam.callback.commands import app
+from sam.callback.cli import app, standard_streams
 
 
 def main() -> None:

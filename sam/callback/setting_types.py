@@ -1,8 +1,8 @@
-"""The types of the settings' values, and how they are read from text."""
+"""Types of the settings: durations, names, keys, as they are read from text."""
 
 import re
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
@@ -40,19 +40,22 @@ def _must_match(pattern: re.Pattern[str], what: str) -> AfterValidator:
 
 Seconds = Annotated[float, BeforeValidator(_seconds)]
 ApiKey = Annotated[SecretStr, Field(min_length=1, max_length=512), AfterValidator(_header_value)]
+Encrypt = Annotated[
+    Literal["yes", "no", "mandatory", "optional", "strict"], BeforeValidator(str.lower)
+]
 Column = Annotated[str, _must_match(_IDENTIFIER, "column")]
 Table = Annotated[str, _must_match(_TABLE, "table")]
 
 
 class LogFormat(StrEnum):
-    """How a log line is written."""
+    """Format of the log lines."""
 
     JSON = "json"
     CONSOLE = "console"
 
 
 class LogLevel(StrEnum):
-    """The least severe level that is written."""
+    """Lowest level that is written."""
 
     DEBUG = "DEBUG"
     INFO = "INFO"

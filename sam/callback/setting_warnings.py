@@ -2,8 +2,10 @@
 
 import difflib
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from functools import partial
 from typing import Final
+
+from sam.callback.check_result import CheckResult, Level
 
 _REMOVED: Final = {
     "sql_sam_application_intent": "It is no setting any more: ReadOnly could only break the service"
@@ -18,55 +20,33 @@ _TAKE_BLANKS_AWAY: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class SettingWarning:
-    """One variable.
-
-    Attributes:
-        variable: Its name.
-        reason: What is odd about it. No value.
-        action: What to do, unless it is meant.
-    """
-
-    variable: str
-    reason: str
-    action: str
-
-
-def warnings_about(variables: Mapping[str, str], known: Collection[str]) -> list[SettingWarning]:
-    """Return a warning for each variable that is probably not meant as it is.
+def warnings_about(variables: Mapping[str, str], known: Collection[str]) -> Iterator[CheckResult]:
+    """Yield a warning for each variable that is probably not meant as it is, without its value.
 
     Args:
         variables: Their values by their names, in small letters.
         known: The names of all settings, in small letters.
     """
-    return [
-        SettingWarning(name.upper(), reason, action)
-        for name, value in sorted(variables.items())
-        for reason, action in (_odd_value(value) if name in known else _unknown(name, known))
-    ]
+    for name, value in sorted(variables.items()):
+        warning = partial(CheckResult, name.upper(), Level.WARNING)
+        if name not in known:
+            similar = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
+            yield warning(
+                f"{_REMOVED.get(name, 'There is no such setting')}. It is ignored.",
+                f"Did you mean {similar[0].upper()}?" if similar else "Take it away.",
+            )
+            continue
+        if is_quoted(value):
+            yield warning(
+                "Its value begins and ends with a quotation mark, which is part of it.",
+                _TAKE_MARKS_AWAY,
+            )
+        if value.endswith(("\n", "\r")):
+            yield warning("Its value ends with a line end.", _TAKE_BLANKS_AWAY)
+        elif value != value.strip():
+            yield warning("Its value begins or ends with a blank.", _TAKE_BLANKS_AWAY)
 
 
 def is_quoted(value: object) -> bool:
     """Whether a value is a text that begins and ends with the same quotation mark."""
     return isinstance(value, str) and len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
-
-
-def _odd_value(value: str) -> Iterator[tuple[str, str]]:
-    if is_quoted(value):
-        yield (
-            "Its value begins and ends with a quotation mark, which is part of it.",
-            _TAKE_MARKS_AWAY,
-        )
-    if value.endswith(("\n", "\r")):
-        yield "Its value ends with a line end.", _TAKE_BLANKS_AWAY
-    elif value != value.strip():
-        yield "Its value begins or ends with a blank.", _TAKE_BLANKS_AWAY
-
-
-def _unknown(name: str, known: Collection[str]) -> Iterator[tuple[str, str]]:
-    similar = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
-    yield (
-        f"{_REMOVED.get(name, 'There is no such setting')}. It is ignored.",
-        f"Did you mean {similar[0].upper()}?" if similar else "Take it away.",
-    )

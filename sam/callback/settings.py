@@ -1,21 +1,19 @@
-"""The settings: every environment variable, with its type, unit, default and bounds.
+"""Settings: every environment variable, with its type, unit, default and bounds.
 
-A field is named after its variable; `setting_sources` says where the values come from.
+A field is named after its variable; `setting_sources` has the sources of the values.
 """
 
 import ipaddress
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Annotated, Any, Self
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ByteSize,
     ConfigDict,
     Field,
-    PrivateAttr,
     SecretStr,
     ValidationError,
     ValidationInfo,
@@ -25,8 +23,8 @@ from pydantic_core import PydanticCustomError
 
 from sam.callback.certificates import require_certificate, server_context
 from sam.callback.setting_sources import SECRETS_DIRECTORY, SourceError, read_variables
-from sam.callback.setting_types import ApiKey, Column, LogFormat, LogLevel, Seconds, Table
-from sam.callback.setting_warnings import SettingWarning, is_quoted, warnings_about
+from sam.callback.setting_types import ApiKey, Column, Encrypt, LogFormat, LogLevel, Seconds, Table
+from sam.callback.setting_warnings import is_quoted
 
 _MISSING = "missing"  # pydantic's own name for this kind of error
 _HOST_NAME = re.compile(r"[\w.-]+")
@@ -36,8 +34,8 @@ class SettingsError(Exception):
     """The settings cannot be used. The message names every bad variable and holds no secret."""
 
 
-class SpoolSettings(BaseModel):
-    """Where the spool is; all that its commands need to know.
+class _FromEnvironment(BaseModel):
+    """Settings that are read from the environment, Docker secrets and a file ``.env``.
 
     Each description completes the sentence "it should be ..." in the message about a bad value.
     """
@@ -45,6 +43,28 @@ class SpoolSettings(BaseModel):
     model_config = ConfigDict(
         extra="ignore", frozen=True, hide_input_in_errors=True, validate_default=True
     )
+
+    @classmethod
+    def load(cls, **given: str) -> Self:
+        """Read and check these settings, whatever the others are.
+
+        Args:
+            given: What was found out otherwise; it comes before the environment.
+
+        Raises:
+            SettingsError: If a variable is missing or wrong.
+        """
+        what_cannot = "The service cannot start" if cls is Settings else "Nothing was done"
+        try:
+            return cls.model_validate({**read_variables(), **given})
+        except SourceError as error:
+            raise SettingsError(f"{what_cannot}: {error}") from None
+        except ValidationError as error:
+            raise SettingsError(f"{what_cannot}: {_explain(error)}") from None
+
+
+class SpoolSettings(_FromEnvironment):
+    """Settings of the spool: all that its commands need."""
 
     callback_spool_path: Path = Field(
         Path("var/callback-spool.db"), description="the spool's file, on a local disk"
@@ -60,7 +80,7 @@ class SpoolSettings(BaseModel):
 
 
 class Settings(SpoolSettings):
-    """What the environment says. Durations are seconds, sizes are bytes."""
+    """Settings of the service. Durations are seconds, sizes are bytes."""
 
     callback_host: str = Field(
         "0.0.0.0",  # noqa: S104 - A360 calls from outside
@@ -90,19 +110,16 @@ class Settings(SpoolSettings):
     sql_sam_driver: str | None = Field(
         None, description="the ODBC driver's registered name, or the path of its library"
     )
-    sql_sam_encrypt: str = Field(
+    sql_sam_encrypt: Encrypt = Field(
         "yes",
-        pattern="^(yes|no|mandatory|optional|strict)$",
         description="yes, no, mandatory, optional or strict: whether the connection is encrypted",
     )
-    sql_sam_trust_server_certificate: str = Field(
-        "no",
-        pattern="^(yes|no)$",
-        description="yes or no: whether any certificate of the server is believed",
+    sql_sam_trust_server_certificate: bool = Field(
+        default=False,
+        description="yes or no: whether any certificate of the server is trusted",
     )
-    sql_sam_multi_subnet_failover: str | None = Field(
+    sql_sam_multi_subnet_failover: bool | None = Field(
         None,
-        pattern="^(yes|no)$",
         description="yes or no: whether the addresses of an availability group are tried at once",
     )
     sql_sam_pool_max: int = Field(
@@ -177,27 +194,16 @@ class Settings(SpoolSettings):
     )
     callback_forwarded_allow_ips: str = Field(
         "",
-        description="the proxies whose X-Forwarded-For is believed: addresses or networks, such as "
+        description="the proxies whose X-Forwarded-For is trusted: addresses or networks, such as "
         "'10.0.0.7' or '10.0.0.0/24', with commas between",
     )
-    callback_log_level: LogLevel = Field(
+    callback_log_level: Annotated[LogLevel, BeforeValidator(str.upper)] = Field(
         LogLevel.INFO, description="DEBUG, INFO, WARNING, ERROR or CRITICAL"
     )
     callback_log_format: LogFormat = Field(LogFormat.JSON, description="json or console")
     callback_docs: bool = Field(
-        default=True, description="true or false: whether /docs and /openapi.json are served"
+        default=True, description="yes or no: whether /docs and /openapi.json are served"
     )
-
-    _warnings: list[SettingWarning] = PrivateAttr(default_factory=list)
-
-    @property
-    def warnings(self) -> list[SettingWarning]:
-        """What was read, can be used, and is probably not what was meant."""
-        return self._warnings
-
-    def model_post_init(self, context: Any, /) -> None:  # noqa: ANN401 - pydantic's
-        """Keep the warnings about the variables that the settings were made of."""
-        self._warnings = warnings_about(context or {}, type(self).model_fields)
 
     @field_validator("callback_host")
     @classmethod
@@ -207,21 +213,6 @@ class Settings(SpoolSettings):
             if not (_HOST_NAME.fullmatch(host) or _is_ipv6(host)):
                 raise ValueError(f"{host!r} is neither an address nor a name")
         return ",".join(hosts)
-
-    @field_validator("callback_log_level", mode="before")
-    @classmethod
-    def _any_case(cls, value: object) -> object:
-        return value.upper() if isinstance(value, str) else value
-
-    @field_validator(
-        "sql_sam_encrypt",
-        "sql_sam_trust_server_certificate",
-        "sql_sam_multi_subnet_failover",
-        mode="before",
-    )
-    @classmethod
-    def _small_letters(cls, value: object) -> object:
-        return value.lower() if isinstance(value, str) else value
 
     @field_validator("sql_sam_server", "sql_sam_database", "sql_sam_user", "sql_sam_password")
     @classmethod
@@ -264,62 +255,13 @@ class Settings(SpoolSettings):
         return ",".join(items)
 
 
-class ClientSettings(BaseModel):
-    """What a client of the service must know, on a machine that need not have its other settings.
-
-    Each means what it means to the service.
-    """
-
-    model_config = SpoolSettings.model_config
+class ClientSettings(_FromEnvironment):
+    """Settings of a client, on a machine that need not have the service's other ones."""
 
     callback_host: str | None = None
     callback_port: int = Field(Settings.model_fields["callback_port"].default, ge=0, le=65535)
     callback_api_key: ApiKey | None = None
     callback_ssl_certfile: Path | None = None
-
-
-def load_settings() -> Settings:
-    """Read and check the settings.
-
-    Raises:
-        SettingsError: If a variable is missing or wrong.
-    """
-    return _load(Settings)
-
-
-def load_spool_settings() -> SpoolSettings:
-    """Read and check the settings of the spool, whatever the others are.
-
-    Raises:
-        SettingsError: If one of them is wrong.
-    """
-    return _load(SpoolSettings)
-
-
-def load_client_settings(**given: str) -> ClientSettings:
-    """Read and check the settings of a client, whatever the others are.
-
-    Args:
-        given: What was found out otherwise; it comes before the environment.
-
-    Raises:
-        SettingsError: If one of them is wrong.
-    """
-    return _load(ClientSettings, given)
-
-
-S = TypeVar("S", bound=BaseModel)
-
-
-def _load(kind: type[S], given: Mapping[str, Any] = MappingProxyType({})) -> S:
-    what_cannot = "The service cannot start" if kind is Settings else "Nothing was done"
-    try:
-        variables = {**read_variables(), **given}
-        return kind.model_validate(variables, context=variables)
-    except SourceError as error:
-        raise SettingsError(f"{what_cannot}: {error}") from None
-    except ValidationError as error:
-        raise SettingsError(f"{what_cannot}: {_explain(error)}") from None
 
 
 def _explain(error: ValidationError) -> str:

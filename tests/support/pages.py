@@ -31,7 +31,7 @@ They come from the environment, then from files in `/run/secrets` that are named
 in small letters, then from a file `.env` in the working directory. An empty variable counts as one
 that is not set. Durations take a unit (`ms`, `s`, `min`, `h`, `d`; seconds without one), sizes too
 (`KiB`, `MiB`, `GiB`; bytes without one). A missing or bad value ends the start with exit status 2,
-and one message that names every such variable.
+and one message that names every such variable. `true` and `false` are `yes` and `no`.
 
 Values are taken as they are written: nothing in them is replaced, and only the line end behind a
 secret is not a part of it. Files are in UTF-8, with or without a BOM. One that is not, or that
@@ -57,7 +57,7 @@ def default_of(field: FieldInfo) -> str:
     if field.is_required() or value is None:
         return ""
     if isinstance(value, bool):
-        return str(value).lower()
+        return "yes" if value else "no"
     if isinstance(value, ByteSize):
         size = next(size for size in _SIZES if value % size == 0)
         return f"{value // size} {_SIZES[size]}"
@@ -85,7 +85,7 @@ def cli_page() -> str:
     """Return the page of the command line, by Typer's own generator."""
     run = subprocess.run(
         [
-            *(sys.executable, "-m", "typer", "sam.callback.commands", "utils", "docs"),
+            *(sys.executable, "-m", "typer", "sam.callback.cli", "utils", "docs"),
             *("--name", "sam-callback", "--title", "The command line"),
         ],
         cwd=ROOT,

@@ -6,11 +6,11 @@ import importlib
 from sam.callback.settings import Settings
 
 for _name in (
-    "sam.callback.commands.check",
-    "sam.callback.commands.send",
-    "sam.callback.commands.serve",
-    "sam.callback.commands.simulate",
-    "sam.callback.commands.spool",
+    "sam.callback.cli.check",
+    "sam.callback.cli.send",
+    "sam.callback.cli.serve",
+    "sam.callback.cli.simulate",
+    "sam.callback.cli.spool",
     "sam.callback.service.main",
     "sam.callback.service.server",
     # What they import no earlier than a service starts.

@@ -26,6 +26,7 @@ _PUBLIC_KEYWORDS: Final = frozenset(
     }
 )
 _PUBLIC_VALUE = re.compile(r"[\w.,:/\\@-]*")
+_YES_NO: Final = {True: "yes", False: "no", None: None}
 _WORD = re.compile(r"[^\s,;:={}()'\"]+")
 
 
@@ -92,8 +93,8 @@ def _for_microsoft(driver: Driver, server: ServerAddress, settings: Settings) ->
         "UID": settings.sql_sam_user,
         "PWD": password.get_secret_value() if password else None,
         "Encrypt": settings.sql_sam_encrypt,
-        "TrustServerCertificate": settings.sql_sam_trust_server_certificate,
-        "MultiSubnetFailover": settings.sql_sam_multi_subnet_failover,
+        "TrustServerCertificate": _YES_NO[settings.sql_sam_trust_server_certificate],
+        "MultiSubnetFailover": _YES_NO[settings.sql_sam_multi_subnet_failover],
         "APP": "sam-callback",
     }
     return ConnectionString(
@@ -135,7 +136,7 @@ def _for_freetds(driver: Driver, server: ServerAddress, settings: Settings) -> C
     text = f"DRIVER={escape(driver.name)};" + "".join(
         f"{name}={_escape_for_freetds(value, name)};" for name, value in pairs.items() if value
     )
-    checks = settings.sql_sam_trust_server_certificate == "no" and encryption != "request"
+    checks = not settings.sql_sam_trust_server_certificate and encryption != "request"
     return ConnectionString(
         text,
         driver,

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pyodbc
 
+from sam.callback.settings import SettingsError
+
 _MICROSOFT_DRIVER = re.compile(r"ODBC Driver (\d+) for SQL Server")
 _SQLITE_DRIVER = re.compile(r"SQLite3.*", re.IGNORECASE)
 _SQLITE_LIBRARIES = (  # Homebrew registers no driver
@@ -21,7 +23,7 @@ _HOW_TO_GET_ONE = (
 )
 
 
-class DriverNotFoundError(Exception):
+class DriverNotFoundError(SettingsError):
     """There is no such ODBC driver. The message says which was looked for and how to get one."""
 
 

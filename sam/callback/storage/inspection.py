@@ -10,7 +10,7 @@ from typing import Final
 
 import pyodbc
 
-from sam.callback.finding import Finding, Level
+from sam.callback.check_result import CheckResult, Level
 from sam.callback.model import KNOWN_STATUSES, MAX_STATUS_LENGTH
 from sam.callback.settings import Settings
 from sam.callback.storage.columns import Column, read_columns
@@ -47,7 +47,7 @@ _DIGITS: Final = 6
 """Of a second, in the times that are written."""
 
 
-async def inspect_database(settings: Settings) -> list[Finding]:
+async def inspect_database(settings: Settings) -> list[CheckResult]:
     """Connect as the service does, and look at all that its UPDATE needs.
 
     Raises:
@@ -56,9 +56,9 @@ async def inspect_database(settings: Settings) -> list[Finding]:
     """
     connector = DatabaseConnector(settings.model_copy(update={"sql_sam_pool_max": 1}))
     driver = connector.driver
-    findings = [Finding("driver", Level.OK, f"{driver.name or 'of the DSN'}: {driver.reason}")]
+    results = [CheckResult("driver", Level.OK, f"{driver.name or 'of the DSN'}: {driver.reason}")]
     if connector.caveat:
-        findings.append(Finding("certificate", Level.WARNING, connector.caveat))
+        results.append(CheckResult("certificate", Level.WARNING, connector.caveat))
     inspector = _Inspector(Table.of(settings), settings.sql_sam_user)
     await connector.open()
     failure = ""
@@ -73,7 +73,7 @@ async def inspect_database(settings: Settings) -> list[Finding]:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(CLOSE_SECONDS):  # the process ends; what hangs ends with it
             await connector.close()
-    return findings + inspector.results(failure)
+    return results + inspector.results(failure)
 
 
 class _Inspector:
@@ -82,40 +82,40 @@ class _Inspector:
     def __init__(self, table: Table, user: str | None) -> None:
         self._table = table
         self._user = user or "<the service's login>"
-        self._findings: list[Finding] = []
+        self._results: list[CheckResult] = []
 
-    def results(self, failure: str) -> list[Finding]:
+    def results(self, failure: str) -> list[CheckResult]:
         """Return what was found; for what was not looked at, why.
 
         Args:
             failure: What ended it before its time; '' if nothing did.
         """
-        findings = self._findings.copy()  # its thread may still be at work
-        looked_at = {finding.subject for finding in findings}
+        results = self._results.copy()  # its thread may still be at work
+        looked_at = {result.subject for result in results}
         subjects = ["connection", "table", *map(_column_subject, self._table.columns)]
         for subject in [*subjects, "index", "permission"]:
             if subject not in looked_at:
                 level = Level.WRONG if failure else Level.NOT_CHECKED
-                findings.append(Finding(subject, level, failure or "It depends on the others."))
+                results.append(CheckResult(subject, level, failure or "It depends on the others."))
                 failure = ""
         if self._table.finished and _TIMES not in looked_at:
             why = failure or "It depends on the others."
-            findings.append(Finding(_TIMES, Level.NOT_CHECKED, why))
-        return findings
+            results.append(CheckResult(_TIMES, Level.NOT_CHECKED, why))
+        return results
 
     def inspect(self, transaction: Transaction) -> None:
         """Look at all, from the beginning: a connection that is lost is replaced once."""
-        self._findings.clear()
+        self._results.clear()
         identity = transaction.identity
-        self._findings.append(
-            Finding(
+        self._results.append(
+            CheckResult(
                 "connection",
                 Level.OK,
                 f"{identity.database} {identity.database_version}, "
                 f"by {identity.driver} {identity.driver_version}",
             )
         )
-        if self._look("table", transaction, self._table_finding).level is Level.WRONG:
+        if self._look("table", transaction, self._check_table).level is Level.WRONG:
             return
         columns = [
             self._look(_column_subject(name), transaction, partial(self._column, name))
@@ -124,7 +124,7 @@ class _Inspector:
         self._look("index", transaction, self._index)
         if transaction.dialect is SQL_SERVER:
             self._look("durability", transaction, _durability)
-        if all(finding.level is not Level.WRONG for finding in columns):
+        if all(result.level is not Level.WRONG for result in columns):
             self._look("permission", transaction, self._permission)
 
     @property
@@ -132,8 +132,8 @@ class _Inspector:
         """Whether there is a column for the time of reception."""
         column = _column_subject(self._table.finished or "")
         return any(
-            finding.subject == column and finding.level in {Level.OK, Level.WARNING}
-            for finding in self._findings
+            result.subject == column and result.level in {Level.OK, Level.WARNING}
+            for result in self._results
         )
 
     def inspect_times(self, transaction: Transaction) -> None:
@@ -142,14 +142,14 @@ class _Inspector:
         quote = transaction.dialect.quote
         text = f"SELECT {quote(name)} FROM {quote(self._table.name)} WHERE {quote(name)} > ?"  # noqa: S608 - checked, quoted
         latest = datetime.now(UTC).replace(tzinfo=None) + CLOCK_TOLERANCE
-        finding = Finding(_TIMES, Level.OK, "None is in the future.")
+        result = CheckResult(_TIMES, Level.OK, "None is in the future.")
         try:
             row = transaction.execute(Statement(text, (name,)), latest).fetchone()
         except pyodbc.Error as error:
-            finding = Finding(_TIMES, Level.NOT_CHECKED, describe(error))
+            result = CheckResult(_TIMES, Level.NOT_CHECKED, describe(error))
         else:
             if row is not None:
-                finding = Finding(
+                result = CheckResult(
                     _TIMES,
                     Level.WARNING,
                     f"{name} holds times in the future of UTC, such as {row[0]}: another program's "
@@ -157,44 +157,44 @@ class _Inspector:
                     "Name a column in SQL_SAM_FINISHED_COLUMN that nobody else writes.",
                 )
         transaction.rollback()
-        self._findings.append(finding)
+        self._results.append(result)
 
     def _look(
-        self, subject: str, transaction: Transaction, look: Callable[[Transaction], Finding]
-    ) -> Finding:
+        self, subject: str, transaction: Transaction, look: Callable[[Transaction], CheckResult]
+    ) -> CheckResult:
         try:
-            finding = look(transaction)
+            result = look(transaction)
         except pyodbc.Error as error:
             if is_connection_lost(error):
                 raise
             if is_permission_missing(error) and subject != "permission":
-                finding = Finding(subject, Level.NOT_CHECKED, "The login may not read it.")
+                result = CheckResult(subject, Level.NOT_CHECKED, "The login may not read it.")
             else:
-                finding = Finding(subject, Level.WRONG, describe(error), self._advice(error))
+                result = CheckResult(subject, Level.WRONG, describe(error), self._advice(error))
         finally:
             transaction.rollback()
-        self._findings.append(finding)
-        return finding
+        self._results.append(result)
+        return result
 
     def _advice(self, error: pyodbc.Error) -> str:
         if is_permission_missing(error):
             return f"GRANT SELECT, UPDATE ON {self._table.name} TO {self._user}"
         return advice_on(error)
 
-    def _table_finding(self, transaction: Transaction) -> Finding:
+    def _check_table(self, transaction: Transaction) -> CheckResult:
         transaction.cursor.execute(select_none(self._table.name, (), transaction.dialect))
-        return Finding("table", Level.OK, self._table.name)
+        return CheckResult("table", Level.OK, self._table.name)
 
-    def _column(self, name: str, transaction: Transaction) -> Finding:
+    def _column(self, name: str, transaction: Transaction) -> CheckResult:
         subject = _column_subject(name)
         cursor = transaction.cursor
         cursor.execute(select_none(self._table.name, (name,), transaction.dialect))
         column = read_columns(cursor, self._table, [name], transaction.dialect).get(name)
         if column is None:
             level = Level.WARNING if transaction.dialect is SQL_SERVER else Level.OK
-            return Finding(subject, level, "The catalogue does not tell its type.")
+            return CheckResult(subject, level, "The catalogue does not tell its type.")
         level, detail, action = self._fitness(name, column)
-        return Finding(subject, level, f"{column} {detail}".rstrip(), action)
+        return CheckResult(subject, level, f"{column} {detail}".rstrip(), action)
 
     def _fitness(self, name: str, column: Column) -> tuple[Level, str, str]:
         """Say whether a column holds what is for it, and what to do where it may not."""
@@ -220,7 +220,7 @@ class _Inspector:
             return Level.WARNING, detail, "Make it datetime2."
         return Level.OK, "", ""
 
-    def _index(self, transaction: Transaction) -> Finding:
+    def _index(self, transaction: Transaction) -> CheckResult:
         *owner, name = self._table.name.split(".")
         rows = transaction.cursor.statistics(
             name,
@@ -230,12 +230,12 @@ class _Inspector:
         ).fetchall()
         for row in rows:
             if row.ordinal_position == _FIRST and _is_same(row.column_name, self._table.key):
-                return Finding("index", Level.OK, row.index_name)
+                return CheckResult("index", Level.OK, row.index_name)
         if not rows and transaction.dialect is SQL_SERVER:  # of a table it tells its size at least
             detail = "The catalogue tells of no index: it is no table, but a view or a synonym."
-            return Finding("index", Level.WARNING, detail)
+            return CheckResult("index", Level.WARNING, detail)
         quote = transaction.dialect.quote
-        return Finding(
+        return CheckResult(
             "index",
             Level.WRONG,
             f"No index begins with {self._table.key}: each callback reads the whole table, and "
@@ -244,9 +244,9 @@ class _Inspector:
             f"ON {quote(self._table.name)} ({quote(self._table.key)})",
         )
 
-    def _permission(self, transaction: Transaction) -> Finding:
+    def _permission(self, transaction: Transaction) -> CheckResult:
         transaction.count(transaction.statements.probe)
-        return Finding("permission", Level.OK, "The login may update the row of a deployment.")
+        return CheckResult("permission", Level.OK, "The login may update the row of a deployment.")
 
 
 def _is_same(quoted: str | None, name: str) -> bool:
@@ -258,18 +258,18 @@ def _column_subject(name: str) -> str:
     return f"column {name}"
 
 
-def _durability(transaction: Transaction) -> Finding:
+def _durability(transaction: Transaction) -> CheckResult:
     row = transaction.cursor.execute(
         "SELECT delayed_durability_desc FROM sys.databases WHERE database_id = DB_ID()"
     ).fetchone()
     if row is not None and row[0] == "FORCED":
-        return Finding(
+        return CheckResult(
             "durability",
             Level.WARNING,
             "Delayed durability is forced: a crash of the server may lose what it has committed.",
             "ALTER DATABASE CURRENT SET DELAYED_DURABILITY = DISABLED",
         )
-    return Finding("durability", Level.OK, "A COMMIT is on the server's disk.")
+    return CheckResult("durability", Level.OK, "A COMMIT is on the server's disk.")
 
 
 def _rounds(column: Column) -> bool:

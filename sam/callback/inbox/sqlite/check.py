@@ -5,7 +5,7 @@ import tempfile
 from contextlib import closing
 from pathlib import Path
 
-from sam.callback.finding import Finding, Level
+from sam.callback.check_result import CheckResult, Level
 from sam.callback.inbox.sqlite.file import SpoolFile
 from sam.callback.inbox.sqlite.file_system import kind_of, risk_of
 from sam.callback.inbox.sqlite.ownership import OwnedByAnotherError, Ownership
@@ -19,24 +19,24 @@ from sam.callback.settings import SpoolSettings
 _SUBJECT = "spool"
 
 
-def inspect_spool(settings: SpoolSettings) -> list[Finding]:
+def inspect_spool(settings: SpoolSettings) -> list[CheckResult]:
     """Find out whether the spool can be written, and is on a real disk.
 
     A file that is not there is not made: it would belong to whoever looks, who may not be the one
     who serves.
     """
     path = settings.callback_spool_path
-    findings = [_is_writable(path, settings.callback_spool_max_bytes)]
+    results = [_is_writable(path, settings.callback_spool_max_bytes)]
     if risk := risk_of(path):
-        findings.append(
-            Finding("spool's disk", Level.WRONG, f"{path} is on {risk.kind}.", risk.action)
+        results.append(
+            CheckResult("spool's disk", Level.WRONG, f"{path} is on {risk.kind}.", risk.action)
         )
     else:
-        findings.append(Finding("spool's disk", Level.OK, kind_of(path) or "a local disk"))
-    return findings
+        results.append(CheckResult("spool's disk", Level.OK, kind_of(path) or "a local disk"))
+    return results
 
 
-def _is_writable(path: Path, max_bytes: int) -> Finding:
+def _is_writable(path: Path, max_bytes: int) -> CheckResult:
     try:
         if not path.exists():
             return _can_be_made(path)
@@ -45,11 +45,11 @@ def _is_writable(path: Path, max_bytes: int) -> Finding:
             file.try_room()
             entries = sum(total.entries for total in file.totals().values())
     except OlderSpoolError as error:
-        return Finding(_SUBJECT, Level.OK, str(error))
+        return CheckResult(_SUBJECT, Level.OK, str(error))
     except SpoolVersionError as error:
-        return Finding(_SUBJECT, Level.WRONG, str(error))
+        return CheckResult(_SUBJECT, Level.WRONG, str(error))
     except (OSError, sqlite3.Error) as error:
-        return Finding(
+        return CheckResult(
             _SUBJECT,
             Level.WRONG,
             f"{path} cannot be written: {error}.",
@@ -57,15 +57,15 @@ def _is_writable(path: Path, max_bytes: int) -> Finding:
         )
     number = "1 entry" if entries == 1 else f"{entries} entries"
     beside = ", a service that runs has it" if _is_owned(path) else ""
-    return Finding(_SUBJECT, Level.OK, f"{path}, {number}{beside}")
+    return CheckResult(_SUBJECT, Level.OK, f"{path}, {number}{beside}")
 
 
-def _can_be_made(path: Path) -> Finding:
+def _can_be_made(path: Path) -> CheckResult:
     directory = path.parent
     while not directory.exists():
         directory = directory.parent
     with tempfile.TemporaryFile(dir=directory):
-        return Finding(_SUBJECT, Level.OK, f"{path}, not there yet, can be made")
+        return CheckResult(_SUBJECT, Level.OK, f"{path}, not there yet, can be made")
 
 
 def _is_owned(path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""The command line: one module per command, and what several share."""
+"""The command line: a module for each command, and what several share."""
 
 from importlib import import_module
 from typing import Annotated, Any, Final
@@ -8,6 +8,8 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from sam.callback import __version__
+from sam.callback.cli.output import refuse
+from sam.callback.settings import SettingsError
 
 _NAMES: Final = ["serve", "check", "demo", "send", "simulate", "spool"]
 
@@ -22,6 +24,19 @@ class _Commands(TyperGroup):
         if cmd_name not in _NAMES:
             return None
         return get_command(import_module(f"{__name__}.{cmd_name}").app)
+
+    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - Typer's own
+        try:
+            return super().invoke(ctx)
+        except SettingsError as error:
+            refuse(str(error))
+        except ImportError as error:
+            if error.name != "pyodbc":
+                raise
+            refuse(
+                f"The ODBC driver manager is missing ({error}).\n"
+                "Debian and Ubuntu: apt install unixodbc. macOS: brew install unixodbc."
+            )
 
 
 app = typer.Typer(
@@ -49,6 +64,6 @@ def _serve_by_default(
     ] = False,
 ) -> None:
     if context.invoked_subcommand is None:
-        from sam.callback.commands.serve import serve  # noqa: PLC0415 - as above
+        from sam.callback.cli.serve import serve  # noqa: PLC0415 - as above
 
         serve()

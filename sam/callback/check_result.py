@@ -1,11 +1,11 @@
-"""What `check` finds out, a line each."""
+"""Results of checks: what was looked at, how bad it is, and what to do."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 
 
 class Level(StrEnum):
-    """How bad it is."""
+    """Severity of a result."""
 
     OK = "ok"
     WARNING = "warning"
@@ -14,12 +14,12 @@ class Level(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at.
+class CheckResult:
+    """Result of one check.
 
     Attributes:
-        subject: What.
-        level: How bad it is.
+        subject: What was looked at.
+        level: Its severity.
         detail: What was found. No secret.
         action: What to do, where there is something to do.
     """

@@ -7,8 +7,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from sam.callback.commands.refusal import refuse
-from sam.callback.settings import Settings, load_client_settings
+from sam.callback.cli.output import refuse
+from sam.callback.settings import ClientSettings, Settings
 
 DATABASE: Final = Path("var/sam.db")
 KEY: Final = "local-demo-key"
@@ -38,7 +38,7 @@ def prepare() -> None:
         f"DRIVER={{{driver.name}}};Database={DATABASE.absolute()};"
         "SyncPragma=FULL;JournalMode=WAL;Timeout=1000;"
     )
-    given = load_client_settings()
+    given = ClientSettings.load()
     if given.callback_api_key is None:
         os.environ["CALLBACK_API_KEY"] = KEY
     if given.callback_host is None:

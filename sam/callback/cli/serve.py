@@ -1,6 +1,5 @@
 """``serve``: the service, until SIGTERM, SIGHUP or Ctrl-C."""
 
-import os
 import signal
 import sys
 from typing import Annotated, Final, NoReturn
@@ -8,11 +7,12 @@ from typing import Annotated, Final, NoReturn
 import typer
 
 from sam.callback import logs
-from sam.callback.commands import embedded
-from sam.callback.commands.native_output import logged_native_output
-from sam.callback.commands.refusal import refuse, require_driver_manager
+from sam.callback.cli import embedded
+from sam.callback.cli.standard_streams import logged_native_output
 from sam.callback.key_strength import HOW_TO_MAKE_ONE, weakness_of
-from sam.callback.settings import SettingsError, load_settings
+from sam.callback.setting_sources import read_variables
+from sam.callback.setting_warnings import warnings_about
+from sam.callback.settings import Settings
 
 _HANGUP: Final[signal.Signals | None] = getattr(signal, "SIGHUP", None)  # not on Windows
 _ENDING: Final = [each for each in (signal.SIGINT, signal.SIGTERM, _HANGUP) if each]
@@ -43,27 +43,22 @@ def serve(
     ] = False,
 ) -> None:
     """Serve until SIGTERM, SIGHUP or Ctrl-C. Settings come from the environment."""
-    _end_by_signals()
-    require_driver_manager()
+    _end_by_signals()  # before half a second of imports
     from sam.callback.service.main import create_app  # noqa: PLC0415
     from sam.callback.service.server import run  # noqa: PLC0415
-    from sam.callback.storage.drivers import DriverNotFoundError  # noqa: PLC0415
 
-    try:
-        if use_embedded:
-            embedded.prepare()
-        settings = load_settings()
-        app = create_app(settings)
-    except (SettingsError, DriverNotFoundError) as error:
-        refuse(str(error))
+    if use_embedded:
+        embedded.prepare()
+    settings = Settings.load()
+    app = create_app(settings)
     if use_embedded:
         typer.echo(embedded.how_to_try(settings), err=True)
     logs.configure(settings.callback_log_level, settings.callback_log_format)
-    for warning in settings.warnings:
+    for warning in warnings_about(read_variables(), Settings.model_fields):
         _log.warning(
             "suspicious_setting",
-            variable=warning.variable,
-            reason=warning.reason,
+            variable=warning.subject,
+            reason=warning.detail,
             action=warning.action,
         )
     if weakness := weakness_of(settings.callback_api_key.get_secret_value()):
@@ -87,4 +82,4 @@ def _end(_signal_number: int, _frame: object) -> NoReturn:
         # else kill it, and the exit status not be 0.
         signal.signal(signal_number, signal.SIG_IGN)
     sys.stdout.flush()
-    raise SystemExit(os.EX_OK if hasattr(os, "EX_OK") else 0)
+    sys.exit(0)

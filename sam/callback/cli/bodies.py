@@ -1,0 +1,77 @@
+"""Bodies of callbacks: read from a file, or made up as A360 writes them."""
+
+import itertools
+import json
+import random
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from sam.callback.cli.output import refuse
+
+# The weights are a guess of an ordinary day's; the statuses are all that have been seen.
+_STATUSES: Final = {
+    "RUN_COMPLETED": 80,
+    "RUN_FAILED": 10,
+    "RUN_ABORTED": 3,
+    "RUN_TIMED_OUT": 3,
+    "DEPLOY_FAILED": 2,
+    "COMPLETED": 1,
+    "UNKNOWN": 1,
+}
+# Bytes of text in botOutput: mostly a line, now and then a report; None is no botOutput at all.
+_OUTPUT_SIZES: Final[dict[int | None, int]] = {None: 20, 0: 20, 60: 50, 2_000: 9, 64_000: 1}
+
+
+def made_up(deployments: Sequence[str] | None, seed: int) -> Iterator[bytes]:
+    """Yield bodies without end, for each deployment in turn, or always for a new one."""
+    chance = random.Random(seed)  # noqa: S311 - no secret
+    new = (str(uuid.UUID(int=chance.getrandbits(128), version=4)) for _ in itertools.count())
+    for deployment_id in itertools.cycle(deployments) if deployments else new:
+        [status] = chance.choices(list(_STATUSES), list(_STATUSES.values()))
+        [size] = chance.choices(list(_OUTPUT_SIZES), list(_OUTPUT_SIZES.values()))
+        body: dict[str, Any] = {
+            "userId": str(chance.randrange(1, 5_000)),
+            "deviceId": str(chance.randrange(1, 100)),
+            "deploymentId": deployment_id,
+            "status": status,
+        }
+        if size is not None:
+            text = {"type": "STRING", "string": "Simulated. " * (size // 11)}
+            body["botOutput"] = {"oResult": text} if size else {}
+        yield json.dumps(body).encode()
+
+
+def bodies_in(path: Path) -> list[bytes]:
+    """Return the bodies in a file, one a line; end with exit status 2 if it holds anything else."""
+    lines = _lines("--bodies", path)
+    for number, line in lines.items():
+        try:
+            json.loads(line)
+        except ValueError as error:
+            refuse(
+                f"--bodies {path}: line {number} is not JSON ({error}).\n"
+                "Each line should be one whole body, as A360 sends it."
+            )
+    return list(lines.values())
+
+
+def deployments_in(path: Path) -> list[str]:
+    """Return the deployments in a file, one a line; end with exit status 2 if there is none."""
+    try:
+        return [str(line, "utf-8-sig") for line in _lines("--deployments", path).values()]
+    except UnicodeDecodeError:
+        refuse(f"--deployments {path} is not in UTF-8.")
+
+
+def _lines(option: str, path: Path) -> dict[int, bytes]:
+    """Return the lines that are not empty, by their numbers."""
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        refuse(f"{option} {path} cannot be read: {error.strerror}.")
+    stripped = ((number, line.strip()) for number, line in enumerate(lines, 1))
+    return {number: line for number, line in stripped if line} or refuse(
+        f"{option} {path} is empty."
+    )

@@ -1,0 +1,97 @@
+"""The spool that a command works on: options that name it and its entries, and what they mean."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from sam.callback.cli.output import fail
+from sam.callback.inbox.sqlite.file import SpoolFile
+from sam.callback.inbox.sqlite.ownership import open_beside
+from sam.callback.inbox.sqlite.schema import (
+    OlderSpoolError,
+    SpoolVersionError,
+    check_that_it_is_a_spool,
+)
+from sam.callback.inbox.store import Entry, Kind
+from sam.callback.settings import SpoolSettings
+
+PAGE: Final = 1_000
+
+PathOption = Annotated[
+    Path | None,
+    typer.Option("--path", help="The spool's file. Without it: CALLBACK_SPOOL_PATH."),
+]
+KindOption = Annotated[Kind | None, typer.Option("--kind", help="Only entries of this kind.")]
+Numbers = Annotated[list[int] | None, typer.Argument(help="Numbers, as `list` shows them.")]
+AllOption = Annotated[bool, typer.Option("--all", help="All entries (of --kind).")]
+
+
+@contextmanager
+def opened(path: Path | None) -> Iterator[SpoolFile]:
+    """Open the spool; end with exit status 1 if that cannot be done.
+
+    Args:
+        path: Its file; None for that of the settings.
+
+    Raises:
+        SettingsError: If a setting of the spool is wrong.
+    """
+    settings = SpoolSettings.load()
+    path = (path or settings.callback_spool_path).absolute()
+    with (
+        required_spool(path),
+        closing(open_beside(path, settings.callback_spool_max_bytes)) as file,
+    ):
+        yield file
+
+
+@contextmanager
+def required_spool(path: Path) -> Iterator[None]:
+    """End with exit status 1 unless there is a spool, and for as long as it can be used.
+
+    Another file must not be taken for a damaged spool, and set aside.
+    """
+    if not path.is_file():
+        fail(f"There is no spool at {path}. Name it with --path or CALLBACK_SPOOL_PATH.")
+    try:
+        with suppress(OlderSpoolError):  # it can be migrated
+            check_that_it_is_a_spool(path)
+        yield
+    except SpoolVersionError as error:
+        fail(str(error))
+    except sqlite3.Error as error:
+        fail(f"{path} is no spool, or one that cannot be used: {error}.")
+
+
+def require_one_way(numbers: list[int] | None, kind: Kind | None, *, everything: bool) -> None:
+    """End unless entries are named in one way: an option must not be ignored."""
+    if everything and numbers:
+        fail("Name entries by their numbers, or say --all; not both.")
+    if not everything and not numbers:
+        fail("Name entries by their numbers, or say --all.")
+    if numbers and kind:
+        fail("--kind goes with --all: a number names one entry, whatever its kind.")
+
+
+def selected(
+    file: SpoolFile, numbers: list[int] | None = None, kind: Kind | None = None
+) -> Iterator[list[Entry]]:
+    """Yield entries, a page at a time: those with the numbers, or else all of a kind, or of all."""
+    if numbers:
+        entries = file.get(numbers)
+        if missing := set(numbers) - {entry.number for entry in entries}:
+            typer.echo(f"Not there: {', '.join(map(str, sorted(missing)))}.", err=True)
+        yield entries
+        return
+    after, last = 0, file.last_number()  # what comes in meanwhile has higher numbers
+    while page := [
+        entry
+        for entry in file.page([kind] if kind else list(Kind), after=after, limit=PAGE)
+        if entry.number <= last
+    ]:
+        yield page
+        after = page[-1].number
