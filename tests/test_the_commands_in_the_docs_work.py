@@ -131,6 +131,10 @@ def test_the_spool_by_hand(
     assert sqlite_database.statuses()["d-1"] == "LAST"
 
 
+QUEUED = '"outcome":"queued"'
+ANSWERED = '"event":"callback"'
+
+
 def test_a_rehearsal(tmp_path: Path) -> None:
     simulate, lock = markdown.commands("docs/rehearsal.md")
     # The lock is held until callbacks are queued, however long that takes to come.
@@ -148,6 +152,10 @@ while 'outcome\\":\\"queued' not in open('{LOG}').read(): time.sleep(0.02)""",
         log = tmp_path / LOG
         eventually(lambda: '"outcome":"updated"' in log.read_text(encoding="utf-8"))
         reader.types(hold)
+        # Of a hundred that come later some were sent after the answer to the first queued one.
+        eventually(
+            lambda: log.read_text(encoding="utf-8").partition(QUEUED)[2].count(ANSWERED) > 100
+        )
         reader.press_ctrl_c(rehearsal)
         summary, _ = rehearsal.communicate(timeout=LIMIT_SECONDS)
         assert "updated" in summary
