@@ -17,7 +17,7 @@ CASES = {
     "a line end": ("SQL_SAM_PASSWORD", "hush-hush\n", "ends with a line end"),
     "a return": ("SQL_SAM_PASSWORD", "hush-hush\r", "ends with a line end"),
     "a blank": ("SQL_SAM_USER", " hush-hush", "begins or ends with a blank"),
-    "a removed setting": ("SQL_SAM_APPLICATION_INTENT", "ReadWrite", "no setting any more"),
+    "a removed setting": ("SQL_SAM_APPLICATION_INTENT", "ReadWrite", "no such setting"),
     "a typing error": ("CALLBACK_DB_TIMOUT", "4.321 s", "Did you mean CALLBACK_DB_TIMEOUT?"),
     "an unknown name": ("SQL_SAM_COLOUR", "blue", "no such setting"),
 }

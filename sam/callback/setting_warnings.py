@@ -7,9 +7,6 @@ from typing import Final
 
 from sam.callback.check_result import CheckResult, Level
 
-_REMOVED: Final = {
-    "sql_sam_application_intent": "It is no setting any more: ReadOnly could only break the service"
-}
 _TAKE_MARKS_AWAY: Final = (
     "Take the marks away: `docker run --env-file`, Kubernetes and files in /run/secrets keep them, "
     "unlike a shell, systemd and a file .env."
@@ -32,7 +29,7 @@ def warnings_about(variables: Mapping[str, str], known: Collection[str]) -> Iter
         if name not in known:
             similar = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
             yield warning(
-                f"{_REMOVED.get(name, 'There is no such setting')}. It is ignored.",
+                "There is no such setting. It is ignored.",
                 f"Did you mean {similar[0].upper()}?" if similar else "Take it away.",
             )
             continue
