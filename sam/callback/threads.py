@@ -1,16 +1,17 @@
 """Threads for calls that block, which never keep the process from ending."""
 
+import asyncio
+import contextlib
 import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
+from functools import partial
 from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-_Job = tuple[Future[object], list[Callable[[], object]]]
-"""What is waited for, and the call; none once it was cancelled, so that no argument is kept."""
+U = TypeVar("U")
 
 
 class DaemonThreadPool(Executor):
@@ -28,9 +29,9 @@ class DaemonThreadPool(Executor):
     def __init__(self, max_workers: int, name: str) -> None:
         self._max_workers = max_workers
         self._name = name
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._idle = threading.Semaphore(0)
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
+        self._idle = 0
         self._started = 0
         self._closed = False
 
@@ -41,17 +42,21 @@ class DaemonThreadPool(Executor):
             RuntimeError: If the pool has been shut down.
         """
         future: Future[T] = Future()
-        with self._lock:
-            if self._closed:
-                raise RuntimeError("the thread pool has been shut down")
-            calls = [lambda: fn(*args, **kwargs)]
-            future.add_done_callback(lambda _: calls.clear())
-            self._jobs.put((future, calls))  # type: ignore[arg-type]  # Future is invariant
-            if not self._idle.acquire(blocking=False) and self._started < self._max_workers:
-                self._started += 1
-                threading.Thread(
-                    target=self._work, name=f"{self._name}-{self._started}", daemon=True
-                ).start()
+        calls = [lambda: fn(*args, **kwargs)]
+        future.add_done_callback(lambda _: calls.clear())  # once cancelled, no argument is kept
+        self._put(partial(_run_submitted, future, calls))
+        return future
+
+    def run(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> "asyncio.Future[T]":
+        """Run `fn` on a thread, for the running event loop; it is run if the future is cancelled.
+
+        `asyncio.wrap_future` of a submitted call takes 15 microseconds more.
+
+        Raises:
+            RuntimeError: If the pool has been shut down.
+        """
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._put(partial(_run_for_loop, future, partial(fn, *args, **kwargs)))
         return future
 
     def shutdown(self, wait: bool = False, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002 - Executor's
@@ -67,17 +72,55 @@ class DaemonThreadPool(Executor):
             for _ in range(self._started):
                 self._jobs.put(None)
 
+    def _put(self, job: Callable[[], None]) -> None:
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("the thread pool has been shut down")
+            self._jobs.put(job)
+            if self._idle:
+                self._idle -= 1
+            elif self._started < self._max_workers:
+                self._started += 1
+                threading.Thread(
+                    target=self._work, name=f"{self._name}-{self._started}", daemon=True
+                ).start()
+
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
-            future, calls = job
-            if future.set_running_or_notify_cancel():
-                try:
-                    result = calls.pop()()
-                except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits
-                    future.set_exception(error)
-                else:
-                    future.set_result(result)
-                    del result
-            # An idle thread must not keep a connection alive through its last call.
-            del job, future, calls
-            self._idle.release()
+            job()
+            del job  # an idle thread must not keep a connection alive through its last call
+            with self._lock:
+                self._idle += 1
+
+
+# Neither keeps its future beside an exception of it: that is a reference cycle through this frame.
+
+
+def _run_submitted(future: Future[T], calls: list[Callable[[], T]]) -> None:
+    if future.set_running_or_notify_cancel():
+        try:
+            result = calls.pop()()
+        except BaseException as error:  # noqa: BLE001 - the caller's
+            future.set_exception(error)
+            del future
+        else:
+            future.set_result(result)
+
+
+def _run_for_loop(future: "asyncio.Future[T]", call: Callable[[], T]) -> None:
+    try:
+        result = call()
+    except BaseException as error:  # noqa: BLE001 - the caller's
+        _settle(future, future.set_exception, error)
+        del future, call
+    else:
+        _settle(future, future.set_result, result)
+
+
+def _settle(future: "asyncio.Future[T]", settle: Callable[[U], None], outcome: U) -> None:
+    def unless_cancelled() -> None:
+        if not future.done():
+            settle(outcome)
+
+    with contextlib.suppress(RuntimeError):  # the loop is closed
+        future.get_loop().call_soon_threadsafe(unless_cancelled)
