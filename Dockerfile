@@ -28,7 +28,7 @@ RUN .venv/bin/python .docker/notice.py > NOTICE.txt \
     && find . -name '*.pyx' -delete
 
 FROM ${BASE_IMAGE}
-# Debian packages to add, such as another database's ODBC driver (tdsodbc, odbc-postgresql).
+# Debian packages to add, such as another database's ODBC driver (odbc-postgresql).
 ARG EXTRA_PACKAGES=""
 # The driver manager, what Microsoft's driver links, SQLite's driver for `serve --embedded`; and
 # tini, since a container's first process gets no signal that it has no handler for yet.

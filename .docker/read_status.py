@@ -6,8 +6,8 @@ from contextlib import closing
 import pyodbc
 
 from sam.callback.settings import Settings
-from sam.callback.storage.connection_string import connection_string
-from sam.callback.storage.dialects import dialect_of
+from sam.callback.storage.odbc.connection_string import connection_string
+from sam.callback.storage.odbc.dialects import dialect_of
 
 settings = Settings.load()
 with closing(pyodbc.connect(connection_string(settings).text, timeout=10)) as connection:

@@ -119,10 +119,10 @@ def sql_server() -> Iterator[TdsServer]:
         yield server
 
 
-@pytest.fixture(params=["microsoft", "freetds"])
-def to_sql_server(request: pytest.FixtureRequest, sql_server: TdsServer) -> dict[str, Any]:
-    """Settings for it, by each driver for SQL Server that can be had here."""
-    return settings_for_sql_server(sql_server.port, request.param)
+@pytest.fixture
+def to_sql_server(sql_server: TdsServer) -> dict[str, Any]:
+    """Settings for it, by Microsoft's driver."""
+    return settings_for_sql_server(sql_server.port)
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """Several UPDATEs go over as one where the drivers can, and none is taken for another.
 
-The drivers are Microsoft's and FreeTDS with a stand-in for SQL Server, psqlODBC with PostgreSQL.
+The drivers are Microsoft's with a stand-in for SQL Server, and psqlODBC with PostgreSQL.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -55,29 +55,17 @@ def sizes(server: TdsServer) -> list[int]:
     return [statement.text.count("UPDATE") for statement in server.heard("UPDATE")]
 
 
-@pytest.fixture
-def tells_each(request: pytest.FixtureRequest) -> bool:
-    """Whether the driver tells the count of each statement; FreeTDS 1.3.17 tells but one."""
-    return "freetds" not in request.node.callspec.id
-
-
-async def test_a_hundred_take_three(
-    to_stand_in: RobotRepository, sql_server: TdsServer, *, tells_each: bool
-) -> None:
+async def test_a_hundred_take_three(to_stand_in: RobotRepository, sql_server: TdsServer) -> None:
     answer_each(sql_server, lambda _: [Count(1)])
     batch = await apply(to_stand_in, *DEPLOYMENTS[:100])
     assert verdicts(batch) == [UPDATED] * 100
     bound = [p.value for each in sql_server.heard("UPDATE") for p in each.parameters[1::2]]
-    if tells_each:
-        assert sizes(sql_server) == [64, 32, 4]
-        assert bound == DEPLOYMENTS[:100]
-    else:
-        assert sizes(sql_server) == [64] + [1] * 100
-        assert bound[64:] == DEPLOYMENTS[:100]
+    assert sizes(sql_server) == [64, 32, 4]
+    assert bound == DEPLOYMENTS[:100]
 
 
 async def test_each_count_is_its_own_callbacks(
-    to_stand_in: RobotRepository, sql_server: TdsServer, *, tells_each: bool
+    to_stand_in: RobotRepository, sql_server: TdsServer
 ) -> None:
     missing = {"d-2", "d-3", "d-7", "d-8"}
     answer_each(sql_server, lambda deployment: [Count(0 if deployment in missing else 1)])
@@ -85,7 +73,7 @@ async def test_each_count_is_its_own_callbacks(
     assert verdicts(batch) == [
         UNMATCHED if deployment in missing else UPDATED for deployment in DEPLOYMENTS[:8]
     ]
-    assert sizes(sql_server) == ([8] if tells_each else [8] + [1] * 8)
+    assert sizes(sql_server) == [8]
 
 
 async def test_counts_that_cannot_be_told_apart_are_not_guessed(

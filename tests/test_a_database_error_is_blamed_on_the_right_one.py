@@ -9,17 +9,16 @@ from contextlib import closing
 import pyodbc
 import pytest
 
-from sam.callback.storage.dialects import OTHER, POSTGRESQL, SQL_SERVER, SQLITE, dialect_of
 from sam.callback.storage.errors import (
     ErrorClass,
     advice_on,
-    classify,
     is_connection_lost,
     native_numbers_of,
 )
+from sam.callback.storage.odbc.dialects import OTHER, POSTGRESQL, SQL_SERVER, SQLITE, dialect_of
 from tests.support.databases import PostgresDatabase, SqliteDatabase
 
-ROW_FAULT, ROW_LUCK = ErrorClass.ROW_FAULT, ErrorClass.ROW_LUCK
+PERMANENT, TRANSIENT = ErrorClass.PERMANENT, ErrorClass.TRANSIENT
 DATABASE, UNKNOWN = ErrorClass.DATABASE, ErrorClass.UNKNOWN
 
 
@@ -36,21 +35,21 @@ def sql_server_error(sqlstate: str, *records: tuple[str, int]) -> pyodbc.Error:
 @pytest.mark.parametrize(
     ("sqlstate", "number", "expected"),
     [
-        ("22001", 2628, ROW_FAULT),
-        ("22001", 8152, ROW_FAULT),
-        ("42000", 8114, ROW_FAULT),
-        ("42000", 8169, ROW_FAULT),
-        ("22003", 8115, ROW_FAULT),
-        ("22018", 245, ROW_FAULT),
-        ("23000", 2627, ROW_FAULT),
-        ("23000", 2601, ROW_FAULT),
-        ("23000", 547, ROW_FAULT),
-        ("23000", 515, ROW_FAULT),
-        ("40001", 1205, ROW_LUCK),
-        ("42000", 1222, ROW_LUCK),
-        ("HYT00", 1222, ROW_LUCK),
-        ("42000", 3960, ROW_LUCK),
-        ("HYT00", 0, ROW_LUCK),
+        ("22001", 2628, PERMANENT),
+        ("22001", 8152, PERMANENT),
+        ("42000", 8114, PERMANENT),
+        ("42000", 8169, PERMANENT),
+        ("22003", 8115, PERMANENT),
+        ("22018", 245, PERMANENT),
+        ("23000", 2627, PERMANENT),
+        ("23000", 2601, PERMANENT),
+        ("23000", 547, PERMANENT),
+        ("23000", 515, PERMANENT),
+        ("40001", 1205, TRANSIENT),
+        ("42000", 1222, TRANSIENT),
+        ("HYT00", 1222, TRANSIENT),
+        ("42000", 3960, TRANSIENT),
+        ("HYT00", 0, TRANSIENT),
         ("42S02", 208, DATABASE),
         ("42000", 208, DATABASE),
         ("42S22", 207, DATABASE),
@@ -68,7 +67,7 @@ def sql_server_error(sqlstate: str, *records: tuple[str, int]) -> pyodbc.Error:
     ],
 )
 def test_sql_server(sqlstate: str, number: int, expected: ErrorClass) -> None:
-    assert classify(sql_server_error(sqlstate, ("Something.", number)), SQL_SERVER) is expected
+    assert SQL_SERVER.classify(sql_server_error(sqlstate, ("Something.", number))) is expected
 
 
 def test_the_first_number_that_tells_something_counts() -> None:
@@ -76,17 +75,17 @@ def test_the_first_number_that_tells_something_counts() -> None:
         "22001", ("String or binary data would be truncated.", 2628), ("Terminated.", 3621)
     )
     assert native_numbers_of(error) == [2628, 3621]
-    assert classify(error, SQL_SERVER) is ROW_FAULT
+    assert SQL_SERVER.classify(error) is PERMANENT
 
 
 def test_a_value_that_is_quoted_cannot_pass_for_an_outage() -> None:
     error = sql_server_error("42000", ("Cannot convert 'x (208) (SQLExecDirectW)'.", 8114))
-    assert classify(error, SQL_SERVER) is ROW_FAULT
+    assert SQL_SERVER.classify(error) is PERMANENT
 
 
 def test_numbers_mean_nothing_in_another_database() -> None:
     error = sql_server_error("HY000", ("Something.", 208))
-    assert classify(error, OTHER) is UNKNOWN
+    assert OTHER.classify(error) is UNKNOWN
 
 
 UPDATE = 'UPDATE robots SET status = ? WHERE "deploymentId" = ?'
@@ -95,8 +94,8 @@ UPDATE = 'UPDATE robots SET status = ? WHERE "deploymentId" = ?'
 @pytest.mark.parametrize(
     ("prepare", "statement", "status", "expected"),
     [
-        ("SELECT 1", UPDATE, "x" * 65, ROW_FAULT),
-        ("SELECT 1", UPDATE, None, ROW_FAULT),
+        ("SELECT 1", UPDATE, "x" * 65, PERMANENT),
+        ("SELECT 1", UPDATE, None, PERMANENT),
         ("DROP TABLE robots", UPDATE, "RUN", DATABASE),
         ("SELECT 1", UPDATE.replace("status", "nope"), "RUN", DATABASE),
         (
@@ -106,7 +105,7 @@ UPDATE = 'UPDATE robots SET status = ? WHERE "deploymentId" = ?'
             ),
             UPDATE,
             "RUN",
-            ROW_FAULT,
+            PERMANENT,
         ),
     ],
 )
@@ -122,7 +121,7 @@ def test_sqlite(
         assert dialect_of(connection) is SQLITE
         with pytest.raises(pyodbc.Error) as caught:
             connection.execute(statement, status, "d-1")
-    assert classify(caught.value, SQLITE) is expected
+    assert SQLITE.classify(caught.value) is expected
 
 
 def test_sqlite_a_lock_is_the_whole_files(sqlite_database: SqliteDatabase) -> None:
@@ -133,7 +132,7 @@ def test_sqlite_a_lock_is_the_whole_files(sqlite_database: SqliteDatabase) -> No
         other.execute(UPDATE, "RUN", "d-1")
         with pytest.raises(pyodbc.Error, match="database is locked") as caught:
             connection.execute(UPDATE, "RUN", "d-1")
-    assert classify(caught.value, SQLITE) is DATABASE
+    assert SQLITE.classify(caught.value) is DATABASE
     assert "lock" in advice_on(caught.value)
 
 
@@ -152,7 +151,7 @@ def postgres_error(
 @pytest.mark.parametrize(
     ("statements", "expected"),
     [
-        (('ALTER TABLE robots ALTER "deploymentId" TYPE uuid USING NULL', UPDATE), ROW_FAULT),
+        (('ALTER TABLE robots ALTER "deploymentId" TYPE uuid USING NULL', UPDATE), PERMANENT),
         (("DROP TABLE robots", UPDATE), DATABASE),
         ((UPDATE.replace("status", "nope"),), DATABASE),
         (("SET TRANSACTION READ ONLY", UPDATE), DATABASE),
@@ -163,12 +162,12 @@ def postgres_error(
 def test_postgresql(
     statements: tuple[str, ...], expected: ErrorClass, postgres_database: PostgresDatabase
 ) -> None:
-    assert classify(postgres_error(postgres_database, *statements), POSTGRESQL) is expected
+    assert POSTGRESQL.classify(postgres_error(postgres_database, *statements)) is expected
 
 
 def test_postgresql_a_value_that_is_too_long(postgres_database: PostgresDatabase) -> None:
     error = postgres_error(postgres_database, UPDATE, status="x" * 65)
-    assert classify(error, POSTGRESQL) is ROW_FAULT
+    assert POSTGRESQL.classify(error) is PERMANENT
 
 
 def test_postgresql_a_locked_row_is_its_own_bad_luck(postgres_database: PostgresDatabase) -> None:
@@ -180,7 +179,7 @@ def test_postgresql_a_locked_row_is_its_own_bad_luck(postgres_database: Postgres
         connection.execute("SET lock_timeout = 50")
         with pytest.raises(pyodbc.Error) as caught:
             connection.execute(UPDATE, "RUN", "d-1")
-    assert classify(caught.value, POSTGRESQL) is ROW_LUCK
+    assert POSTGRESQL.classify(caught.value) is TRANSIENT
 
 
 def test_postgresql_a_connection_that_was_cut_is_lost(postgres_database: PostgresDatabase) -> None:
@@ -189,7 +188,7 @@ def test_postgresql_a_connection_that_was_cut_is_lost(postgres_database: Postgre
         postgres_database.execute("SELECT pg_terminate_backend(?)", pid)
         with pytest.raises(pyodbc.Error) as caught:
             connection.execute(UPDATE, "RUN", "d-1")
-    assert classify(caught.value, POSTGRESQL) is DATABASE
+    assert POSTGRESQL.classify(caught.value) is DATABASE
     assert is_connection_lost(caught.value)
 
 

@@ -165,7 +165,7 @@ def test_times_in_the_future_are_another_writers(check: Check, database: Databas
     checked = check(database, SQL_SAM_FINISHED_COLUMN="finished")
     assert (checked.exit_status, checked.not_ok) == (0, {"times of reception": "warning"})
     assert "2126-01-01 00:00:00" in checked.text("times of reception")
-    assert "nobody else writes" in checked.text("times of reception")
+    assert "nothing else writes" in checked.text("times of reception")
 
 
 def test_times_are_not_read_where_their_column_is_wrong(check: Check, database: Database) -> None:
@@ -266,7 +266,7 @@ def test_a_wrong_password(check: Check, postgres_database: PostgresDatabase) -> 
 
 
 class TestSqlServer:
-    """By the drivers for it, on a stand-in that answers as its catalogue would."""
+    """By Microsoft's driver, on a stand-in that answers as its catalogue would."""
 
     @pytest.fixture
     def check(
@@ -326,14 +326,13 @@ class TestSqlServer:
 
         return answer
 
-    def test_a_good_one(self, check: Check, to_sql_server: dict[str, Any]) -> None:
+    def test_a_good_one(self, check: Check) -> None:
         checked = check()
         assert (checked.exit_status, checked.not_ok) == (0, {})
         assert checked.text("column deploymentId").startswith("varchar(128)")
         assert checked.text("column finished").startswith("datetime2(6)")
         assert checked.text("index").startswith("IX_robots_deploymentId")
-        version = "18.6" if "msodbcsql" in to_sql_server["sql_sam_driver"] else "01.03."
-        assert version.replace("18.6", "18.06") in checked.text("connection")
+        assert "18.06" in checked.text("connection")
 
     def test_delayed_durability(self, check: Check) -> None:
         checked = check(durability=[Rows(("desc",), (("FORCED",),))])

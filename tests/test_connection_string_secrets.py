@@ -13,8 +13,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sam.callback.settings import Settings, SettingsError
-from sam.callback.storage.connection_string import ConnectionString, connection_string
-from sam.callback.storage.drivers import DriverNotFoundError
+from sam.callback.storage.odbc.connection_string import ConnectionString, connection_string
+from sam.callback.storage.odbc.drivers import DriverNotFoundError
 from tests.support.service import KEY, run_to_its_end
 
 SECRET: Final = "Zq9x-s3cr3t"

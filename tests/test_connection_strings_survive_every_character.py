@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sam.callback.settings import Settings, SettingsError
-from sam.callback.storage import drivers
-from sam.callback.storage.connection_string import ConnectionString, connection_string, escape
-from sam.callback.storage.drivers import Driver, DriverNotFoundError, find_driver
+from sam.callback.storage.odbc import drivers
+from sam.callback.storage.odbc.connection_string import ConnectionString, connection_string, escape
+from sam.callback.storage.odbc.drivers import Driver, DriverNotFoundError, find_driver
 
 
 def parse(text: str) -> dict[str, str]:
@@ -89,34 +89,29 @@ def test_every_setting_arrives(database: str, user: str, password: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("server", "microsoft", "freetds"),
+    ("server", "written"),
     [
-        ("db", "db", ("db", "1433")),
-        (" db ", "db", ("db", "1433")),
-        ("db,1434", "db,1434", ("db", "1434")),
-        (r"db\SAM", r"db\SAM", (r"db\SAM", None)),
-        (r"db\SAM,1434", r"db\SAM,1434", ("db", "1434")),
-        ("tcp:db,1434", "tcp:db,1434", ("db", "1434")),
-        ("10.0.0.1", "10.0.0.1", ("10.0.0.1", "1433")),
-        ("::1", "::1", ("::1", "1433")),
-        ("[::1],1434", "::1,1434", ("::1", "1434")),
-        ("fe80::1%eth0,1434", "fe80::1%eth0,1434", ("fe80::1%eth0", "1434")),
-        ("tcp:[::1],1434", "tcp:::1,1434", ("::1", "1434")),
-        (r"np:\\db\pipe\sql\query", r"np:\\db\pipe\sql\query", None),
+        ("db", "db"),
+        (" db ", "db"),
+        ("db,1434", "db,1434"),
+        (r"db\SAM", r"db\SAM"),
+        (r"db\SAM,1434", r"db\SAM,1434"),
+        ("tcp:db,1434", "tcp:db,1434"),
+        ("10.0.0.1", "10.0.0.1"),
+        ("::1", "::1"),
+        ("[::1],1434", "::1,1434"),
+        (r"[::1]\SAM", r"::1\SAM"),
+        ("fe80::1%eth0,1434", "fe80::1%eth0,1434"),
+        ("[fe80::1%eth0],1434", "fe80::1%eth0,1434"),
+        ("tcp:[::1],1434", "tcp:::1,1434"),
+        (r"np:\\db\pipe\sql\query", r"np:\\db\pipe\sql\query"),
     ],
 )
-def test_a_server_is_written_as_each_driver_reads_it(
-    server: str,
-    microsoft: str,
-    freetds: tuple[str, str | None] | None,
-    with_drivers: Callable[..., None],
+def test_a_server_is_written_as_the_driver_reads_it(
+    server: str, written: str, with_drivers: Callable[..., None]
 ) -> None:
     with_drivers("ODBC Driver 18 for SQL Server")
-    assert parse(connection_string(settings(sql_sam_server=server)).text)["SERVER"] == microsoft
-    with_drivers("FreeTDS")
-    values = parse(connection_string(settings(sql_sam_server=server)).text)
-    if freetds is not None:
-        assert (values["SERVER"], values.get("PORT")) == freetds
+    assert parse(connection_string(settings(sql_sam_server=server)).text)["SERVER"] == written
 
 
 @pytest.mark.parametrize("server", ["db.example:1433", "10.0.0.1:1433", "[::1]:1433"])
@@ -136,55 +131,14 @@ def test_the_connection_is_encrypted_and_the_certificate_checked_by_default(
     assert (values["Encrypt"], values["TrustServerCertificate"]) == ("yes", "no")
 
 
-@pytest.mark.parametrize(
-    ("encrypt", "freetds"),
-    [
-        ("yes", "require"),
-        ("mandatory", "require"),
-        ("no", "request"),
-        ("optional", "request"),
-        ("strict", "strict"),
-    ],
-)
-def test_freetds_is_told_to_encrypt_in_its_own_words(
-    encrypt: str, freetds: str, with_drivers: Callable[..., None]
-) -> None:
-    with_drivers("FreeTDS")
-    values = parse(connection_string(settings(sql_sam_encrypt=encrypt)).text)
-    assert values["Encryption"] == freetds
-    assert "TrustServerCertificate" not in values
-
-
-def test_that_freetds_checks_no_certificate_is_not_kept_quiet(
+def test_what_an_availability_group_wants_is_passed_on_where_it_is_set(
     with_drivers: Callable[..., None],
 ) -> None:
-    with_drivers("FreeTDS")
-    assert "certificate" in connection_string(settings()).caveat
-    assert not connection_string(settings(sql_sam_trust_server_certificate="yes")).caveat
     with_drivers("ODBC Driver 18 for SQL Server")
-    assert not connection_string(settings()).caveat
-
-
-@pytest.mark.parametrize("driver", ["ODBC Driver 18 for SQL Server", "FreeTDS"])
-def test_what_an_availability_group_wants_is_passed_on_where_it_is_set(
-    driver: str, with_drivers: Callable[..., None]
-) -> None:
-    with_drivers(driver)
     plain = parse(connection_string(settings()).text)
     assert "MultiSubnetFailover" not in plain
     values = parse(connection_string(settings(sql_sam_multi_subnet_failover="Yes")).text)
-    if driver != "FreeTDS":  # it has no such keyword
-        assert values["MultiSubnetFailover"] == "yes"
-
-
-@pytest.mark.parametrize("password", ["a;b}", "{a}", "a} "])
-def test_what_freetds_cannot_be_told_is_refused_without_being_quoted(
-    password: str, with_drivers: Callable[..., None]
-) -> None:
-    with_drivers("FreeTDS")
-    with pytest.raises(SettingsError, match="FreeTDS cannot be told") as caught:
-        connection_string(settings(sql_sam_password=password))
-    assert password not in str(caught.value)
+    assert values["MultiSubnetFailover"] == "yes"
 
 
 def test_nul_is_refused() -> None:
@@ -215,15 +169,13 @@ def test_the_newest_microsoft_driver_comes_first(with_drivers: Callable[..., Non
     assert find_driver().name == "ODBC Driver 18 for SQL Server"
 
 
-def test_then_the_one_of_the_package_then_freetds(with_drivers: Callable[..., None]) -> None:
+def test_then_the_one_of_the_package(with_drivers: Callable[..., None]) -> None:
     with_drivers("FreeTDS", "SQLite3", bundled="/bundled.so")
     assert find_driver().name == str(Path("/bundled.so"))
-    with_drivers("FreeTDS", "SQLite3")
-    assert find_driver().name == "FreeTDS"
 
 
 def test_without_any_the_message_says_how_to_get_one(with_drivers: Callable[..., None]) -> None:
-    with_drivers("SQLite3")
+    with_drivers("SQLite3", "FreeTDS")
     with pytest.raises(DriverNotFoundError, match="Install Microsoft's ODBC Driver 18"):
         find_driver()
 
@@ -231,13 +183,25 @@ def test_without_any_the_message_says_how_to_get_one(with_drivers: Callable[...,
 def test_the_driver_that_is_named_is_taken(
     with_drivers: Callable[..., None], tmp_path: Path
 ) -> None:
-    with_drivers("FreeTDS", "ODBC Driver 18 for SQL Server")
-    assert find_driver("FreeTDS").name == "FreeTDS"
-    library = tmp_path / "libdriver.so"
+    with_drivers("FreeTDS", "ODBC Driver 17 for SQL Server", "ODBC Driver 18 for SQL Server")
+    assert find_driver("ODBC Driver 17 for SQL Server").name == "ODBC Driver 17 for SQL Server"
+    library = tmp_path / "libmsodbcsql-18.6.so.1.1"
     library.touch()
     assert find_driver(str(library)).name == str(library)
-    with pytest.raises(DriverNotFoundError, match="Registered: FreeTDS, ODBC Driver 18"):
+    with pytest.raises(DriverNotFoundError, match="Registered: FreeTDS, ODBC Driver 17"):
         find_driver("Another")
+
+
+def test_a_driver_that_would_ignore_settings_is_refused(
+    with_drivers: Callable[..., None], tmp_path: Path
+) -> None:
+    """It would log in without encryption, and say nothing."""
+    with_drivers("FreeTDS", "ODBC Driver 18 for SQL Server")
+    library = tmp_path / "libtdsodbc.so"
+    library.touch()
+    for name in ("FreeTDS", str(library)):
+        with pytest.raises(DriverNotFoundError, match="SQL_SAM_ENCRYPT"):
+            find_driver(name)
 
 
 def test_the_password_is_in_no_text_but_the_string_itself() -> None:

@@ -12,7 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 from sam.callback.settings import Settings
-from sam.callback.storage.dialects import SQL_SERVER, dialect_of
+from sam.callback.storage.odbc.dialects import SQL_SERVER, dialect_of
 from sam.callback.storage.verdicts import Verdict
 from tests.support import repositories
 from tests.support.callbacks import body

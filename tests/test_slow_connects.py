@@ -12,6 +12,7 @@ import pytest
 
 from sam.callback.settings import Settings
 from sam.callback.storage import pool
+from sam.callback.storage.connection import DatabaseConnection
 from sam.callback.storage.connector import DatabaseConnector
 from sam.callback.storage.errors import (
     ConnectionLostError,
@@ -20,7 +21,6 @@ from sam.callback.storage.errors import (
     PoolExhaustedError,
     StillConnectingError,
 )
-from sam.callback.storage.transaction import Transaction
 from tests.support.callbacks import body
 from tests.support.conditions import LIMIT_SECONDS, becomes_true, eventually
 from tests.support.databases import PostgresDatabase
@@ -69,8 +69,8 @@ def open_connector(
     return open_it
 
 
-def backend(transaction: Transaction) -> int:
-    pid: int = transaction.cursor.execute("SELECT pg_backend_pid()").fetchone()[0]
+def backend(connection: DatabaseConnection) -> int:
+    pid: int = connection.cursor.execute("SELECT pg_backend_pid()").fetchone()[0]
     return pid
 
 
@@ -116,9 +116,9 @@ async def test_who_waits_takes_what_comes_back_first(
     proxy.admit(1)
     may_go_on = threading.Event()
 
-    def slow(transaction: Transaction) -> int:
+    def slow(connection: DatabaseConnection) -> int:
         may_go_on.wait(LIMIT_SECONDS)
-        return backend(transaction)
+        return backend(connection)
 
     async with open_connector(sql_sam_pool_max=2) as connector:
         await connector.run(backend, timeout=LIMIT_SECONDS)
@@ -187,10 +187,10 @@ async def test_a_connection_that_was_given_up_comes_back(
     """Its thread has rolled back, and it is as good as before."""
     begun, may_go_on = threading.Event(), threading.Event()
 
-    def slow(transaction: Transaction) -> None:
+    def slow(connection: DatabaseConnection) -> None:
         begun.set()
         may_go_on.wait(LIMIT_SECONDS)
-        transaction.commit()
+        connection.commit()
 
     proxy.admit(1)
     async with open_connector(sql_sam_pool_max=1) as connector:

@@ -102,7 +102,7 @@ class TdsSam:
         return self._status
 
 
-@pytest.fixture(params=["nocase", "citext", "uuid", "microsoft", "freetds"])
+@pytest.fixture(params=["nocase", "citext", "uuid", "sql_server"])
 def sam(request: pytest.FixtureRequest) -> Sam:
     if request.param == "nocase":
         sqlite: SqliteDatabase = request.getfixturevalue("sqlite_database")
@@ -113,7 +113,7 @@ def sam(request: pytest.FixtureRequest) -> Sam:
             postgres.execute("CREATE EXTENSION citext")
         return OdbcSam(postgres, request.param)
     server: TdsServer = request.getfixturevalue("sql_server")
-    return TdsSam(server, settings_for_sql_server(server.port, request.param))
+    return TdsSam(server, settings_for_sql_server(server.port))
 
 
 OpenInbox = Callable[[], AbstractAsyncContextManager[Inbox]]

@@ -1,6 +1,6 @@
 """On SQL Server a value is bound by its column's own type, or an index on varchar is not used.
 
-The drivers are the real ones, Microsoft's and FreeTDS; the server is a stand-in that hears what
+The driver is Microsoft's; the server is a stand-in that hears what
 they send. What a real server makes of it can be seen with SAM_TEST_SQLSERVER only.
 """
 

@@ -157,7 +157,7 @@ def test_microsofts_driver_is_there_and_loads(image: str) -> None:
     answer = docker(
         "run", "--rm", *HARDENED, image, "python", "-c",
         "import pyodbc\n"
-        "from sam.callback.storage.drivers import find_driver\n"
+        "from sam.callback.storage.odbc.drivers import find_driver\n"
         "try: pyodbc.connect(f'DRIVER={find_driver().name};SERVER=127.0.0.1,9', timeout=2)\n"
         "except pyodbc.Error as error: print(*error.args)",
     )  # fmt: skip
@@ -174,8 +174,8 @@ def test_it_can_be_built_without_microsofts_driver(image_without_driver: str) ->
     assert docker("inspect", f"--format={licences}", image_without_driver) == "MIT"
     registered = (
         "printf '[ODBC Driver 18 for SQL Server]\\nDriver=/x.so\\n' > /tmp/odbcinst.ini;"
-        "ODBCSYSINI=/tmp python -c 'from sam.callback.storage.drivers import find_driver as find;"
-        "print(find().name)'"
+        "ODBCSYSINI=/tmp python -c 'from sam.callback.storage.odbc import drivers;"
+        "print(drivers.find_driver().name)'"
     )
     options = ("run", "--rm", *HARDENED, "--tmpfs=/tmp")
     found = docker(*options, image_without_driver, "sh", "-ec", registered)

@@ -10,14 +10,13 @@ import pyodbc
 import pytest
 
 from sam.callback.settings import Settings
+from sam.callback.storage.connection import DatabaseConnection
 from sam.callback.storage.connector import DatabaseConnector
 from sam.callback.storage.errors import (
     DatabaseTimeoutError,
     DatabaseUnavailableError,
     PoolExhaustedError,
 )
-from sam.callback.storage.session import Session
-from sam.callback.storage.transaction import Transaction
 from tests.support.conditions import LIMIT_SECONDS
 from tests.support.databases import PostgresDatabase, SqliteDatabase
 from tests.support.proxy import Proxy, proxy_to
@@ -54,17 +53,17 @@ def open_connector(
     return open_it
 
 
-def set_status(status: str) -> Callable[[Transaction], int]:
-    def work(transaction: Transaction) -> int:
-        count: int = transaction.cursor.execute(UPDATE, status, "d-1").rowcount
-        transaction.commit()
+def set_status(status: str) -> Callable[[DatabaseConnection], int]:
+    def work(connection: DatabaseConnection) -> int:
+        count: int = connection.cursor.execute(UPDATE, status, "d-1").rowcount
+        connection.commit()
         return count
 
     return work
 
 
-def backend(transaction: Transaction) -> int:
-    pid: int = transaction.cursor.execute("SELECT pg_backend_pid()").fetchone()[0]
+def backend(connection: DatabaseConnection) -> int:
+    pid: int = connection.cursor.execute("SELECT pg_backend_pid()").fetchone()[0]
     return pid
 
 
@@ -75,7 +74,7 @@ async def test_a_connection_keeps_the_very_texts_of_its_statements(
     async with open_connector(sql_sam_pool_max=1) as connector:
         first, second = [
             await connector.run(
-                lambda transaction: transaction.statements.update.text, timeout=LIMIT_SECONDS
+                lambda connection: connection.statements.update.text, timeout=LIMIT_SECONDS
             )
             for _ in range(2)
         ]
@@ -139,13 +138,13 @@ async def test_a_thread_that_comes_back_late_commits_nothing(
     begun, may_go_on, came_back = threading.Event(), threading.Event(), threading.Event()
     late: list[str] = []
 
-    def slow(transaction: Transaction) -> None:
-        transaction.cursor.execute("SELECT 1")
+    def slow(connection: DatabaseConnection) -> None:
+        connection.cursor.execute("SELECT 1")
         begun.set()
         may_go_on.wait(LIMIT_SECONDS)
         try:
-            transaction.cursor.execute(UPDATE, "LATE", "d-1")
-            transaction.commit()
+            connection.cursor.execute(UPDATE, "LATE", "d-1")
+            connection.commit()
         except Exception as error:
             late.append(type(error).__name__)
             raise
@@ -171,8 +170,8 @@ async def test_a_call_that_is_cancelled_hands_its_connection_to_nobody(
     started, may_go_on = threading.Event(), threading.Event()
     busy_with: list[int] = []
 
-    def slow(transaction: Transaction) -> None:
-        busy_with.append(backend(transaction))
+    def slow(connection: DatabaseConnection) -> None:
+        busy_with.append(backend(connection))
         started.set()
         may_go_on.wait(LIMIT_SECONDS)
 
@@ -189,20 +188,20 @@ async def test_a_call_that_is_cancelled_hands_its_connection_to_nobody(
 async def test_an_open_transaction_is_not_committed_by_the_next_user(
     open_connector: OpenConnector, postgres_database: PostgresDatabase
 ) -> None:
-    def forget_to_commit(transaction: Transaction) -> None:
-        transaction.cursor.execute(UPDATE, "FORGOTTEN", "d-1")
+    def forget_to_commit(connection: DatabaseConnection) -> None:
+        connection.cursor.execute(UPDATE, "FORGOTTEN", "d-1")
 
-    def fail(transaction: Transaction) -> None:
-        transaction.cursor.execute(UPDATE, "FAILED", "d-1")
+    def fail(connection: DatabaseConnection) -> None:
+        connection.cursor.execute(UPDATE, "FAILED", "d-1")
         raise LookupError
 
     async with open_connector(sql_sam_pool_max=1) as connector:
         await connector.run(forget_to_commit, timeout=LIMIT_SECONDS)
-        await connector.run(lambda transaction: transaction.commit(), timeout=LIMIT_SECONDS)
+        await connector.run(lambda connection: connection.commit(), timeout=LIMIT_SECONDS)
         assert postgres_database.statuses() == {"d-1": "RUNNING"}
         with pytest.raises(LookupError):
             await connector.run(fail, timeout=LIMIT_SECONDS)
-        await connector.run(lambda transaction: transaction.commit(), timeout=LIMIT_SECONDS)
+        await connector.run(lambda connection: connection.commit(), timeout=LIMIT_SECONDS)
     assert postgres_database.statuses() == {"d-1": "RUNNING"}
 
 
@@ -211,7 +210,7 @@ async def test_when_all_are_busy_the_wait_is_bounded(open_connector: OpenConnect
     async with open_connector(sql_sam_pool_max=1) as connector:
         await connector.run(backend, timeout=LIMIT_SECONDS)
         busy = asyncio.create_task(
-            connector.run(lambda _transaction: may_go_on.wait(LIMIT_SECONDS), timeout=LIMIT_SECONDS)
+            connector.run(lambda _connection: may_go_on.wait(LIMIT_SECONDS), timeout=LIMIT_SECONDS)
         )
         await asyncio.sleep(0)
         with pytest.raises(PoolExhaustedError):
@@ -243,7 +242,7 @@ async def test_closing_twice_or_before_opening_is_no_mistake(
     await connector.close()
     await connector.close()
     with pytest.raises(DatabaseUnavailableError, match="not open"):
-        await connector.run(lambda transaction: transaction.commit(), timeout=1)
+        await connector.run(lambda connection: connection.commit(), timeout=1)
 
 
 async def test_aioodbc_keeps_its_connection_where_the_connector_takes_it_out(
@@ -264,28 +263,28 @@ async def test_aioodbc_keeps_its_connection_where_the_connector_takes_it_out(
         raw.close()
 
 
-def fail_for_good(_transaction: Transaction) -> None:
+def fail_for_good(_connection: DatabaseConnection) -> None:
     raise LookupError
 
 
-def fail_as_the_database(transaction: Transaction) -> None:
-    transaction.cursor.execute("SELECT nothing FROM nowhere")
+def fail_as_the_database(connection: DatabaseConnection) -> None:
+    connection.cursor.execute("SELECT nothing FROM nowhere")
 
 
-def lose_the_connection(transaction: Transaction) -> None:
-    transaction.cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+def lose_the_connection(connection: DatabaseConnection) -> None:
+    connection.cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
 
 
 @pytest.mark.parametrize("end", [fail_for_good, fail_as_the_database, lose_the_connection])
 async def test_a_cursor_is_closed_before_its_connection(
-    end: Callable[[Transaction], None], open_connector: OpenConnector
+    end: Callable[[DatabaseConnection], None], open_connector: OpenConnector
 ) -> None:
     """Else it is freed by whatever collects garbage, on another thread, at any moment."""
     used: list[pyodbc.Cursor] = []
 
-    def work(transaction: Transaction) -> None:
-        used.append(transaction.cursor)
-        end(transaction)
+    def work(connection: DatabaseConnection) -> None:
+        used.append(connection.cursor)
+        end(connection)
 
     async with open_connector(sql_sam_pool_max=1) as connector:
         with pytest.raises((DatabaseUnavailableError, LookupError)):
@@ -301,20 +300,20 @@ async def test_a_cursor_that_was_given_up_is_closed_on_its_own_thread(
     used: list[tuple[pyodbc.Cursor, threading.Thread]] = []
     closed_on: list[threading.Thread] = []
     begun, may_go_on, closed = threading.Event(), threading.Event(), threading.Event()
-    close = Session.close
+    close = DatabaseConnection.close
 
-    def notice(session: Session) -> None:
-        close(session)
+    def notice(connection: DatabaseConnection) -> None:
+        close(connection)
         closed_on.append(threading.current_thread())
         closed.set()
 
-    def slow(transaction: Transaction) -> None:
-        used.append((transaction.cursor, threading.current_thread()))
+    def slow(connection: DatabaseConnection) -> None:
+        used.append((connection.cursor, threading.current_thread()))
         begun.set()
         may_go_on.wait(LIMIT_SECONDS)
         raise LookupError
 
-    monkeypatch.setattr(Session, "close", notice)
+    monkeypatch.setattr(DatabaseConnection, "close", notice)
     async with open_connector(sql_sam_pool_max=1) as connector:
         call = asyncio.create_task(connector.run(slow, timeout=LIMIT_SECONDS))
         await asyncio.to_thread(begun.wait, LIMIT_SECONDS)
@@ -333,7 +332,7 @@ async def test_closing_closes_cursors_first(open_connector: OpenConnector) -> No
     used: list[pyodbc.Cursor] = []
     async with open_connector(sql_sam_pool_max=1) as connector:
         await connector.run(
-            lambda transaction: used.append(transaction.cursor), timeout=LIMIT_SECONDS
+            lambda connection: used.append(connection.cursor), timeout=LIMIT_SECONDS
         )
     assert _is_closed(used[0])
 

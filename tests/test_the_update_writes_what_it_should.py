@@ -11,10 +11,10 @@ import pytest
 
 from sam.callback.model import Callback
 from sam.callback.settings import Settings
+from sam.callback.storage.connection import DatabaseConnection
 from sam.callback.storage.connector import DatabaseConnector
 from sam.callback.storage.errors import DatabaseUnavailableError
 from sam.callback.storage.robots import RobotRepository
-from sam.callback.storage.transaction import Transaction
 from sam.callback.storage.verdicts import Verdict
 from tests.support import repositories
 from tests.support.conditions import LIMIT_SECONDS
@@ -214,8 +214,8 @@ async def test_many_locked_rows_take_hardly_more_time_than_one(
         await connector.close()
 
 
-def _lock_timeout(transaction: Transaction) -> str:
-    return str(transaction.cursor.execute("SHOW lock_timeout").fetchval())
+def _lock_timeout(connection: DatabaseConnection) -> str:
+    return str(connection.cursor.execute("SHOW lock_timeout").fetchval())
 
 
 @pytest.mark.parametrize("database", ROW_LOCKING, indirect=True)

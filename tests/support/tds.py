@@ -139,12 +139,12 @@ def tds_server(host: str = "127.0.0.1") -> Iterator[TdsServer]:
             thread.join()
 
 
-def settings_for_sql_server(port: int, driver: str) -> dict[str, Any]:
-    """Settings that lead to a port by a driver: ``microsoft`` or ``freetds``."""
+def settings_for_sql_server(port: int) -> dict[str, Any]:
+    """Settings that lead to a port by Microsoft's driver."""
     bundled = mssql_python_odbc.get_libs_dir()
     [library] = Path(bundled).glob(f"linux/debian_ubuntu/{platform.machine()}/lib/libmsodbcsql*")
     return {
-        "sql_sam_driver": str(library) if driver == "microsoft" else "FreeTDS",
+        "sql_sam_driver": str(library),
         "sql_sam_server": f"127.0.0.1,{port}",
         "sql_sam_database": "SAM",
         "sql_sam_user": "sam",

@@ -48,7 +48,7 @@ def check(
 
 def _results() -> Iterator[CheckResult]:
     from sam.callback.inbox.sqlite.check import inspect_spool  # noqa: PLC0415 - see serve
-    from sam.callback.storage.inspection import inspect_database  # noqa: PLC0415
+    from sam.callback.storage.check import check_database  # noqa: PLC0415
 
     settings = Settings.load()
     yield CheckResult("configuration", Level.OK, "All settings are there and can be used.")
@@ -56,7 +56,7 @@ def _results() -> Iterator[CheckResult]:
     yield _check_keys(settings)
     yield _check_address(settings)
     yield from inspect_spool(settings)
-    yield from asyncio.run(inspect_database(settings))
+    yield from asyncio.run(check_database(settings))
 
 
 def _check_keys(settings: Settings) -> CheckResult:

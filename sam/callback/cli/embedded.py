@@ -24,7 +24,7 @@ def prepare() -> None:
         DriverNotFoundError: If this machine has no ODBC driver for SQLite.
         SettingsError: If a variable is wrong.
     """
-    from sam.callback.storage.drivers import find_sqlite_driver  # noqa: PLC0415 - see serve
+    from sam.callback.storage.odbc.drivers import find_sqlite_driver  # noqa: PLC0415 - see serve
     from sam.callback.storage.schema import script  # noqa: PLC0415
 
     driver = find_sqlite_driver()

@@ -159,7 +159,7 @@ def drain(path: PathOption = None) -> None:
     row yet stays there, and what the database refuses for good, as a dead letter.
     """
     from sam.callback.inbox.drain import drain_spool  # noqa: PLC0415 - needs the driver manager
-    from sam.callback.storage.connection_string import connection_string  # noqa: PLC0415
+    from sam.callback.storage.odbc.connection_string import connection_string  # noqa: PLC0415
 
     settings = Settings.load()
     connection_string(settings)

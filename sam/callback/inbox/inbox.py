@@ -166,8 +166,6 @@ class Inbox:
         """Open the spool and the pool; begin to replay, unless that is left to the caller."""
         driver = self._connector.driver
         _log.info("driver", driver=driver.name, reason=driver.reason)
-        if self._connector.caveat:
-            _log.warning("driver_caveat", reason=self._connector.caveat)
         await self.spool.open()
         await self._connector.open()
         run = self._supervisor.run

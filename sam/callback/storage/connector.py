@@ -1,8 +1,8 @@
-"""The database connections: aioodbc's, and the work on their threads.
+"""Database connector: runs work on a connection's thread, within a deadline.
 
 aioodbc makes the connections, and bounds and counts them. While it makes one it holds a lock that
 `acquire` waits for even where a connection is idle; so each is acquired once, and released when it
-is closed. Which are idle is `SessionPool`'s to know.
+is closed. Which are idle is `ConnectionPool`'s to know.
 
 Of aioodbc's internals `Connection._conn` is used, and in this module alone: its pyodbc connection,
 since no public call runs a function of ours on a connection's thread. It is taken out, so that
@@ -13,6 +13,7 @@ notice a release that changes this.
 import asyncio
 import contextlib
 import math
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, TypeVar
@@ -24,7 +25,7 @@ from sam.callback.log_throttle import LogThrottle
 from sam.callback.logs import get_logger
 from sam.callback.metrics import Metrics
 from sam.callback.settings import Settings
-from sam.callback.storage.connection_string import connection_string
+from sam.callback.storage.connection import DatabaseConnection, Identity, Work
 from sam.callback.storage.errors import (
     CHECK_THE_SERVER,
     ConnectionLostError,
@@ -37,12 +38,10 @@ from sam.callback.storage.errors import (
     is_connection_lost,
     is_login_refused,
 )
-from sam.callback.storage.gate import Gate
 from sam.callback.storage.key_rule import COARSEST, EXACT, KeyRule
-from sam.callback.storage.pool import SessionPool
-from sam.callback.storage.session import Identity, Session
-from sam.callback.storage.statements import Table
-from sam.callback.storage.transaction import Work, work_on
+from sam.callback.storage.odbc.connection_string import connection_string
+from sam.callback.storage.pool import ConnectionPool
+from sam.callback.storage.statements import RobotsTable
 from sam.callback.tasks import Supervisor
 from sam.callback.threads import DaemonThreadPool
 
@@ -76,11 +75,10 @@ class PoolStats:
 
 
 class DatabaseConnector:
-    """Owns the connections to SAM's database. One per process, opened and closed by the lifespan.
+    """The connections to SAM's database. One per process, opened and closed by the lifespan.
 
     Attributes:
         driver: The ODBC driver.
-        caveat: What of the settings the driver does not do; '' if it does all.
         size: The most connections in use at a time.
         key_rule: Which deployment ids the database takes for the same, by the newest connection
             that it told; `EXACT` before the first.
@@ -88,7 +86,7 @@ class DatabaseConnector:
     Args:
         settings: Of the database.
         on_connect_failed: Is told why a connection could not be made, where no call of `run` is.
-        supervisor: Runs the task that connects; nobody hears of its failures, unless given.
+        supervisor: Runs the task that connects; its failures go unnoticed, unless given.
 
     Raises:
         DriverNotFoundError: If the ODBC driver does not exist.
@@ -102,19 +100,18 @@ class DatabaseConnector:
     ) -> None:
         self._connection_string = connection_string(settings)
         self.driver = self._connection_string.driver
-        self.caveat = self._connection_string.caveat
         # SQLite has one lock for the whole file: more writers would only wait for one another.
         self.size = 1 if self.driver.is_sqlite else settings.sql_sam_pool_max
         self.key_rule = EXACT
         self._known_rule: KeyRule | None = None
-        self._table = Table.of(settings)
+        self._table = RobotsTable.of(settings)
         self._login_timeout = settings.sql_sam_login_timeout
         self._timeout = settings.callback_db_timeout
         # As many again for threads that were given up and still wait in the driver.
         self._threads = DaemonThreadPool(2 * self.size, "odbc")
         self._aioodbc: aioodbc.Pool | None = None
-        self._acquired: dict[Session, aioodbc.Connection] = {}
-        self._sessions = SessionPool(
+        self._acquired: dict[DatabaseConnection, aioodbc.Connection] = {}
+        self._pool = ConnectionPool(
             self._connect,
             self._disconnect,
             supervisor or Supervisor(Metrics(), LogThrottle()),
@@ -134,7 +131,7 @@ class DatabaseConnector:
             timeout=math.ceil(self._login_timeout),
             autocommit=False,
         )
-        self._sessions.open()
+        self._pool.open()
 
     async def close(self) -> None:
         """Close the connections that can be closed within `CLOSE_SECONDS`."""
@@ -144,16 +141,20 @@ class DatabaseConnector:
         pool.close()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_SECONDS):
-                await self._sessions.close()
+                await self._pool.close()
                 await pool.wait_closed()
         self._aioodbc = None
         self._threads.shutdown()
+
+    def stats(self) -> PoolStats:
+        """Return how busy the pool is."""
+        return PoolStats(self.size, self._pool.in_use, self._pool.waiting)
 
     async def run(self, work: Work[T], *, timeout: float, key_rule: KeyRule | None = None) -> T:
         """Run `work` on a connection's thread, in one hop.
 
         A connection that turns out to be dead, as all are after the server has restarted, is
-        replaced once.
+        replaced once, and the work begun anew.
 
         Args:
             work: Executes and commits; what it has not committed is rolled back.
@@ -167,61 +168,52 @@ class DatabaseConnector:
             DatabaseUnavailableError: If there is no connection, or the work let out an ODBC error.
         """
         deadline = asyncio.get_running_loop().time() + timeout
-        session = await self._take(deadline, key_rule)
+        connection = await self._take(deadline, key_rule)
         with contextlib.suppress(ConnectionLostError):
-            return await self._run_on(session, work, deadline)
+            return await self._run_on(connection, work, deadline)
         # The others idle here are as old as this one, and likely as dead.
-        self._sessions.drop_idle()
+        self._pool.drop_idle()
         return await self._run_on(await self._take(deadline, key_rule), work, deadline)
 
-    def stats(self) -> PoolStats:
-        """Return how busy the pool is."""
-        return PoolStats(self.size, self._sessions.in_use, self._sessions.waiting)
-
-    async def _take(self, deadline: float, key_rule: KeyRule | None) -> Session:
-        session = await self._sessions.take(deadline)
-        if key_rule not in {None, self.key_rule}:
-            self._sessions.put(session)
+    async def _take(self, deadline: float, key_rule: KeyRule | None) -> DatabaseConnection:
+        connection = await self._pool.take(deadline)
+        if key_rule is not None and key_rule != self.key_rule:
+            self._pool.put(connection)
             raise KeyRuleChangedError
-        return session
+        return connection
 
-    async def _run_on(self, session: Session, work: Work[T], deadline: float) -> T:
-        gate = Gate()
-        job = self._threads.submit(work_on, session, work, gate)
-        call = asyncio.wrap_future(job)
+    async def _run_on(self, connection: DatabaseConnection, work: Work[T], deadline: float) -> T:
+        cancelled = threading.Event()
+        call = self._threads.run(connection.run, work, cancelled)
         try:
             await asyncio.wait({call}, timeout=deadline - asyncio.get_running_loop().time())
             if not call.done():
                 raise DatabaseTimeoutError("The database did not answer in time.")
-            result = call.result()
-            self._tell(session)
+            return call.result()
         except pyodbc.Error as error:
             lost = is_connection_lost(error)
             kind = ConnectionLostError if lost else DatabaseUnavailableError
             raise self._unavailable(kind, "cannot write", error) from error
-        else:
-            return result
         finally:
             if call.done():
-                self._sessions.put(session)
+                self._pool.put(connection)
             else:  # timed out, or this task was cancelled
-                gate.shut()
-                self._sessions.give_up(session)
-                call.add_done_callback(lambda call: self._came_back(session, call))
-                job.cancel()  # if no thread has taken it up
+                cancelled.set()
+                self._pool.give_up(connection)
+                call.add_done_callback(lambda call: self._came_back(connection, call))
 
-    def _came_back(self, session: Session, call: "asyncio.Future[T]") -> None:
+    def _came_back(self, connection: DatabaseConnection, call: "asyncio.Future[T]") -> None:
         if not call.cancelled():
-            call.exception()  # is nobody's any more
-        self._sessions.put(session)
+            call.exception()  # is for no caller any more
+        self._pool.put(connection)
 
-    async def _connect(self) -> Session:
+    async def _connect(self) -> DatabaseConnection:
         pool = self._aioodbc
         if pool is None or pool.size >= pool.maxsize:
             raise DatabaseTimeoutError("The database answers on none of the connections to it.")
         try:
             async with asyncio.timeout(self._login_timeout + GRACE_SECONDS):
-                session = await self._set_up(pool, await pool.acquire())
+                connection = await self._set_up(pool, await pool.acquire())
         except TimeoutError:
             raise DatabaseTimeoutError(f"Connecting took too long. {CHECK_THE_SERVER}") from None
         except pyodbc.Error as error:
@@ -229,42 +221,38 @@ class DatabaseConnector:
                 raise self._unavailable(LoginRefusedError, "cannot log in", error) from error
             raise self._unavailable(ConnectionLostError, "cannot connect", error) from error
         # What this connection is not told, one before it was.
-        self._known_rule = session.table_info.key_rule or self._known_rule
+        self._known_rule = connection.key_rule or self._known_rule
         self.key_rule = self._known_rule or COARSEST
-        return session
+        self._log_changes(connection)
+        return connection
 
-    async def _set_up(self, pool: aioodbc.Pool, connection: aioodbc.Connection) -> Session:
-        opened, connection._conn = connection._conn, None  # noqa: SLF001 - see above
-        call = asyncio.wrap_future(
-            self._threads.submit(Session, opened, self._table, self._timeout)
-        )
+    async def _set_up(self, pool: aioodbc.Pool, acquired: aioodbc.Connection) -> DatabaseConnection:
+        odbc, acquired._conn = acquired._conn, None  # noqa: SLF001 - see above
+        call = self._threads.run(DatabaseConnection, odbc, self._table, self._timeout)
         try:
-            session = await asyncio.shield(call)
+            connection = await asyncio.shield(call)
         except BaseException:
             call.add_done_callback(self._came_too_late)
-            await pool.release(connection)
+            await pool.release(acquired)
             raise
-        self._acquired[session] = connection
-        return session
+        self._acquired[connection] = acquired
+        return connection
 
-    def _came_too_late(self, call: "asyncio.Future[Session]") -> None:
+    def _came_too_late(self, call: "asyncio.Future[DatabaseConnection]") -> None:
         if not call.cancelled() and not call.exception() and self._aioodbc is not None:
             self._threads.submit(call.result().close)
 
-    async def _disconnect(self, session: Session) -> None:
-        connection = self._acquired.pop(session)
+    async def _disconnect(self, connection: DatabaseConnection) -> None:
+        acquired = self._acquired.pop(connection)
         if self._aioodbc is None:
             return  # it ends with its last reference
-        await self._aioodbc.release(connection)
-        if not session.closed:
-            await asyncio.wrap_future(self._threads.submit(session.close))
+        await self._aioodbc.release(acquired)
+        if not connection.closed:
+            await self._threads.run(connection.close)
 
-    def _tell(self, session: Session) -> None:
-        """Log whom this is connected with, and what it does not tell: at first, and if it changes.
-
-        A failover or an update changes it.
-        """
-        identity, unknown = session.identity, session.table_info.unknown
+    def _log_changes(self, connection: DatabaseConnection) -> None:
+        """Log the database, and what it does not tell: at first, and after a failover or update."""
+        identity = connection.identity
         if identity != self._identity:
             _log.info(
                 "connected",
@@ -274,10 +262,11 @@ class DatabaseConnector:
                 database_version=identity.database_version,
             )
             self._identity = identity
-        if unknown != self._unknown:
-            if unknown:
-                _log.warning("column_types_unknown", table=self._table.name, reason=unknown)
-            self._unknown = unknown
+        if connection.unknown != self._unknown:
+            if connection.unknown:
+                reason = connection.unknown
+                _log.warning("column_types_unknown", table=self._table.name, reason=reason)
+            self._unknown = connection.unknown
 
     def _unavailable(
         self, kind: type[DatabaseUnavailableError], what: str, error: pyodbc.Error

@@ -1,21 +1,19 @@
-"""What a database error means for the callback that met it.
+"""Errors of the database, and the class of each: permanent, transient, the database's own.
 
-The tables are by SQLSTATE and by native number, since drivers differ in what they give: Microsoft's
-tells 42000 for almost everything and the truth in the number, psqlODBC the truth in the SQLSTATE
-and always 1 in the number, SQLite's always HY000 and SQLite's result code in the number.
+By SQLSTATE here and by native number in a dialect, since drivers differ in what they give:
+Microsoft's tells 42000 for almost everything and the truth in the number, psqlODBC the truth in the
+SQLSTATE and always 1 in the number, SQLite's always HY000 and SQLite's result code in the number.
 
-Sources: SQL Server, "Database Engine events and errors"; PostgreSQL, appendix A, "Error Codes";
-SQLite, "Result and Error Codes"; ODBC, appendix A, "ODBC Error Codes".
+Sources: ODBC, appendix A, "ODBC Error Codes"; PostgreSQL, appendix A, "Error Codes".
 """
 
 import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from enum import StrEnum
 from typing import Final
 
 import pyodbc
-
-from sam.callback.storage import dialects
-from sam.callback.storage.dialects import Dialect
 
 
 class DatabaseUnavailableError(Exception):
@@ -51,12 +49,12 @@ class KeyRuleChangedError(Exception):
 
 
 class ErrorClass(StrEnum):
-    """Whose fault an error is, and so what becomes of the callback."""
+    """How an error ends, which decides what becomes of the callback."""
 
-    ROW_FAULT = "row_fault"
+    PERMANENT = "permanent"
     """The value is refused for good: too long, of the wrong type, against a constraint."""
 
-    ROW_LUCK = "row_luck"
+    TRANSIENT = "transient"
     """Another try may succeed: a lock time-out, a deadlock."""
 
     DATABASE = "database"
@@ -66,114 +64,43 @@ class ErrorClass(StrEnum):
     """None of the above is known of it."""
 
 
-_SQL_SERVER = {
-    ErrorClass.ROW_FAULT: {
-        241,  # conversion to date or time failed
-        245,  # conversion failed
-        515,  # NULL into a column that refuses it
-        547,  # constraint
-        2601,  # unique index
-        2627,  # unique constraint
-        2628,  # value too long (names the column)
-        8114,  # converting a data type
-        8115,  # arithmetic overflow
-        8152,  # value too long
-        8169,  # not a uniqueidentifier
-    },
-    ErrorClass.ROW_LUCK: {
-        1205,  # deadlock victim
-        1222,  # lock time-out
-        3960,  # snapshot update conflict
-    },
-    ErrorClass.DATABASE: {
-        207,  # no such column
-        208,  # no such table
-        229,  # permission on the table
-        230,  # permission on the column
-        701,  # out of memory
-        916,  # the login may not use this database
-        924,  # single-user mode
-        976,  # availability group: not accessible
-        983,  # availability group: role is changing
-        1105,  # filegroup full
-        3906,  # database is read-only
-        4060,  # no such database
-        9002,  # log full
-        10928,  # Azure: resource limit
-        10929,  # Azure: resource limit
-        18452,  # login from an untrusted domain
-        18456,  # login failed
-        18470,  # login disabled
-        18486,  # login locked
-        18487,  # password expired
-        18488,  # password must be changed
-        40197,  # Azure: error while processing, connection is lost
-        40501,  # Azure: busy
-        40613,  # Azure: database not available
-    },
-}
-
-_SQLITE = {
-    ErrorClass.ROW_FAULT: {
-        18,  # SQLITE_TOOBIG
-        19,  # SQLITE_CONSTRAINT
-        20,  # SQLITE_MISMATCH
-    },
-    ErrorClass.DATABASE: {
-        1,  # SQLITE_ERROR: the statement is ours, so a table or a column is missing
-        3,  # SQLITE_PERM
-        5,  # SQLITE_BUSY: one lock for the whole file, so no row's own bad luck
-        6,  # SQLITE_LOCKED
-        7,  # SQLITE_NOMEM
-        8,  # SQLITE_READONLY
-        10,  # SQLITE_IOERR
-        11,  # SQLITE_CORRUPT
-        13,  # SQLITE_FULL
-        14,  # SQLITE_CANTOPEN
-        17,  # SQLITE_SCHEMA
-        26,  # SQLITE_NOTADB
-    },
-}
-
-_NATIVE = {dialects.SQL_SERVER: _SQL_SERVER, dialects.SQLITE: _SQLITE}
+NativeErrors = Mapping[ErrorClass, set[int]]
+"""The native numbers of a database's errors, by what they mean."""
 
 # The longest prefix that fits decides.
 _SQLSTATE = {
     "08": ErrorClass.DATABASE,  # connection
-    "22": ErrorClass.ROW_FAULT,  # data
-    "23": ErrorClass.ROW_FAULT,  # integrity
+    "22": ErrorClass.PERMANENT,  # data
+    "23": ErrorClass.PERMANENT,  # integrity
     "25006": ErrorClass.DATABASE,  # read-only transaction
     "28": ErrorClass.DATABASE,  # login
     "3D": ErrorClass.DATABASE,  # no such database
     "3F": ErrorClass.DATABASE,  # no such schema
-    "40": ErrorClass.ROW_LUCK,  # deadlock, serialization failure
+    "40": ErrorClass.TRANSIENT,  # deadlock, serialization failure
     "42": ErrorClass.DATABASE,  # the statement is ours, so a table, a column or a right is missing
-    "44": ErrorClass.ROW_FAULT,  # WITH CHECK OPTION
+    "44": ErrorClass.PERMANENT,  # WITH CHECK OPTION
     "53": ErrorClass.DATABASE,  # PostgreSQL: insufficient resources
-    "54": ErrorClass.ROW_FAULT,  # PostgreSQL: program limit exceeded
-    "55P03": ErrorClass.ROW_LUCK,  # PostgreSQL: lock time-out
-    "57014": ErrorClass.ROW_LUCK,  # PostgreSQL: statement time-out
+    "54": ErrorClass.PERMANENT,  # PostgreSQL: program limit exceeded
+    "55P03": ErrorClass.TRANSIENT,  # PostgreSQL: lock time-out
+    "57014": ErrorClass.TRANSIENT,  # PostgreSQL: statement time-out
     "57": ErrorClass.DATABASE,  # PostgreSQL: shutdown, crash, not yet started
     "58": ErrorClass.DATABASE,  # PostgreSQL: I/O error
-    "HYT00": ErrorClass.ROW_LUCK,  # query time-out
+    "HYT00": ErrorClass.TRANSIENT,  # query time-out
     "HYT01": ErrorClass.DATABASE,  # connection time-out
     "IM": ErrorClass.DATABASE,  # driver manager
 }
 
-_FIRST_USER_ERROR = 50_000  # RAISERROR and THROW, say in a trigger; all with SQLSTATE 42000
 _ROW_LEVEL_SECURITY = (
     "violates row-level security policy"  # PostgreSQL: 42501, like a missing GRANT
 )
 
-# What psqlODBC tells with a bare HY000, and FreeTDS with 01000.
+# What psqlODBC tells with a bare HY000.
 _CONNECTION_LOST = re.compile(
     r"connection has been lost|could not (?:send|receive)|server closed the connection"
-    r"|no connection to the server|terminating connection|internal savepoint failed"
-    r"|unexpected EOF from the server|(?:read from|write to) the server failed|DBPROCESS is dead",
+    r"|no connection to the server|terminating connection|internal savepoint failed",
     re.IGNORECASE,
 )
 _NATIVE_NUMBER = re.compile(r"\((-?\d+)\) \(SQL\w+\)")
-_RANK = [ErrorClass.ROW_FAULT, ErrorClass.ROW_LUCK, ErrorClass.DATABASE]
 
 
 def sqlstate_of(error: pyodbc.Error) -> str:
@@ -196,19 +123,18 @@ def describe(error: pyodbc.Error) -> str:
 _VALUES = re.compile(r"(?:DETAIL|DETALLE|DÉTAIL|DETALHE|Truncated value): .*", re.DOTALL)
 
 
-def classify(error: pyodbc.Error, dialect: Dialect) -> ErrorClass:
-    """Tell the class of an error that a statement met (connecting is always `DATABASE`).
+def classify(error: pyodbc.Error, native: NativeErrors) -> ErrorClass:
+    """Return the class of an error that a statement met.
 
-    A message can quote the value that was refused, and so hold anything: where several numbers
-    stand in it, the one that harms the fewest callbacks wins.
+    Args:
+        error: The error.
+        native: What the database's native numbers mean. The first class that fits is taken.
     """
-    numbers = set(native_numbers_of(error))
-    if dialect is dialects.SQL_SERVER and any(number >= _FIRST_USER_ERROR for number in numbers):
-        return ErrorClass.UNKNOWN
     if _ROW_LEVEL_SECURITY in str(error.args[-1]):
-        return ErrorClass.ROW_FAULT
-    for error_class in _RANK:
-        if numbers & _NATIVE.get(dialect, {}).get(error_class, set()):
+        return ErrorClass.PERMANENT
+    numbers = set(native_numbers_of(error))
+    for error_class, known in native.items():
+        if numbers & known:
             return error_class
     sqlstate = sqlstate_of(error)
     for length in (5, 2):
@@ -226,13 +152,21 @@ def is_connection_lost(error: pyodbc.Error) -> bool:
     )
 
 
-def as_connection_lost(error: pyodbc.Error) -> pyodbc.OperationalError:
-    """Give an error the SQLSTATE of a lost connection.
+@contextmanager
+def failure_loses_connection() -> Iterator[None]:
+    """Give an ODBC error the SQLSTATE of a lost connection.
 
-    One that cannot be set up, or rolled back, is of no more use, whatever its driver calls that
-    (FreeTDS: HY000, "Unknown error").
+    One that cannot be set up, or rolled back, is of no more use, whatever its driver calls that.
     """
-    return pyodbc.OperationalError("08S01", str(error.args[-1]))
+    try:
+        yield
+    except pyodbc.Error as error:
+        raise pyodbc.OperationalError("08S01", str(error.args[-1])) from error
+
+
+def is_permission_missing(error: pyodbc.Error) -> bool:
+    """Whether the login may not do what was asked of a table or a column that is there."""
+    return sqlstate_of(error) == "42501" or bool({229, 230} & set(native_numbers_of(error)))
 
 
 def is_login_refused(error: pyodbc.Error) -> bool:
@@ -242,11 +176,6 @@ def is_login_refused(error: pyodbc.Error) -> bool:
         or bool(_LOGIN_NUMBERS.intersection(native_numbers_of(error)))
         or bool(_LOGIN_REFUSED.search(str(error.args[-1])))
     )
-
-
-def is_permission_missing(error: pyodbc.Error) -> bool:
-    """Whether the login may not do what was asked of a table or a column that is there."""
-    return sqlstate_of(error) == "42501" or bool({229, 230} & set(native_numbers_of(error)))
 
 
 _LOGIN_NUMBERS = {18452, 18456, 18470, 18486, 18487, 18488}
@@ -260,46 +189,45 @@ _LOGIN_REFUSED = re.compile(
 CHECK_THE_SERVER: Final = (
     "Check SQL_SAM_SERVER, that the server runs, and that a firewall lets this host through."
 )
-_ADVICE_BY_NUMBER = {
-    4060: "Check SQL_SAM_DATABASE, and that the login may use it.",
-    18456: "Check SQL_SAM_USER and SQL_SAM_PASSWORD.",
-    208: "Check SQL_SAM_TABLE.",
-    207: "Check the SQL_SAM_..._COLUMN variables.",
-    229: "Grant the login SELECT and UPDATE on the table.",
-    230: "Grant the login SELECT and UPDATE on the table.",
-}
-_ADVICE_BY_SQLSTATE = {
-    "28": "Check SQL_SAM_USER and SQL_SAM_PASSWORD.",
-    "42501": "Grant the login SELECT and UPDATE on the table.",
-    "42P01": "Check SQL_SAM_TABLE.",
-    "42S02": "Check SQL_SAM_TABLE.",
-    "42703": "Check the SQL_SAM_..._COLUMN variables.",
-    "42S22": "Check the SQL_SAM_..._COLUMN variables.",
-    "08": CHECK_THE_SERVER,
-    "HYT": CHECK_THE_SERVER,
-}
-_ADVICE_BY_TEXT = {
-    "authentication failed": "Check SQL_SAM_USER and SQL_SAM_PASSWORD.",
-    "permitted to log in": "Check SQL_SAM_USER and SQL_SAM_PASSWORD.",
+_CHECK_THE_LOGIN: Final = "Check SQL_SAM_USER and SQL_SAM_PASSWORD."
+_CHECK_THE_TABLE: Final = "Check SQL_SAM_TABLE."
+_CHECK_THE_COLUMNS: Final = "Check the SQL_SAM_..._COLUMN variables."
+_GRANT: Final = "Grant the login SELECT and UPDATE on the table."
+_ADVICE_BY_TEXT: Final = {
+    "authentication failed": _CHECK_THE_LOGIN,
+    "permitted to log in": _CHECK_THE_LOGIN,
     "certificate verify failed": "Install the authority that signed the server's certificate here; "
     "on a machine for tests, SQL_SAM_TRUST_SERVER_CERTIFICATE=yes.",
-    "no such table": "Check SQL_SAM_TABLE.",
-    "no such column": "Check the SQL_SAM_..._COLUMN variables.",
+    "no such table": _CHECK_THE_TABLE,
+    "no such column": _CHECK_THE_COLUMNS,
     "database is locked": "Another process holds a write lock on the file.",
+}
+_ADVICE_BY_NUMBER: Final = {
+    4060: "Check SQL_SAM_DATABASE, and that the login may use it.",
+    18456: _CHECK_THE_LOGIN,
+    208: _CHECK_THE_TABLE,
+    207: _CHECK_THE_COLUMNS,
+    229: _GRANT,
+    230: _GRANT,
+}
+_ADVICE_BY_SQLSTATE: Final = {
+    "28": _CHECK_THE_LOGIN,
+    "42501": _GRANT,
+    "42P01": _CHECK_THE_TABLE,
+    "42S02": _CHECK_THE_TABLE,
+    "42703": _CHECK_THE_COLUMNS,
+    "42S22": _CHECK_THE_COLUMNS,
+    "08": CHECK_THE_SERVER,
+    "HYT": CHECK_THE_SERVER,
 }
 
 
 def advice_on(error: pyodbc.Error) -> str:
     """Say what an operator can do about a `DATABASE` error; '' where nothing is known."""
-    text = str(error.args[-1])
-    for needle, advice in _ADVICE_BY_TEXT.items():
-        if needle in text:
-            return advice
-    for number in native_numbers_of(error):
-        if number in _ADVICE_BY_NUMBER:
-            return _ADVICE_BY_NUMBER[number]
-    sqlstate = sqlstate_of(error)
-    for length in (5, 3, 2):
-        if sqlstate[:length] in _ADVICE_BY_SQLSTATE:
-            return _ADVICE_BY_SQLSTATE[sqlstate[:length]]
-    return ""
+    message, sqlstate = str(error.args[-1]), sqlstate_of(error)
+    found = [
+        *(advice for text, advice in _ADVICE_BY_TEXT.items() if text in message),
+        *map(_ADVICE_BY_NUMBER.get, native_numbers_of(error)),
+        *(_ADVICE_BY_SQLSTATE.get(sqlstate[:length]) for length in (5, 3, 2)),
+    ]
+    return next(filter(None, found), "")

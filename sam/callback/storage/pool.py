@@ -1,55 +1,59 @@
-"""Session pool: filled in the background, one connection at a time; idle ones are renewed.
+"""Connection pool: filled in the background, one connection at a time; idle ones are renewed.
 
-Nobody connects on a caller's time. Who finds no idle session waits for one: for the connection that
-is being made, or for one that comes back, whichever is first. If the time is up before that, the
-connection goes on being made, and serves whoever comes later.
+No caller's time is spent on connecting. A caller that finds no idle connection waits for the one
+that is being made, or for one that comes back, whichever is first. If its time is up before that,
+the connection goes on being made, and serves the next caller.
 """
 
 import asyncio
 import contextlib
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final
 
 from sam.callback.logs import get_logger
 from sam.callback.metrics import BackgroundTask
+from sam.callback.storage.connection import DatabaseConnection
 from sam.callback.storage.errors import (
     DatabaseUnavailableError,
     PoolExhaustedError,
     StillConnectingError,
 )
-from sam.callback.storage.session import Session
 from sam.callback.tasks import Supervisor
 
 MAX_IDLE_SECONDS: Final = 180
-"""A session idle for longer is renewed: firewalls forget a silent connection in 240 s or so."""
+"""A connection idle for longer is renewed: firewalls forget a silent one in 240 s or so."""
 
 RETRY_SECONDS: Final = 60
-"""How long after a failure the pool is filled further, while there are sessions to work with."""
+"""How long after a failure the pool is filled further, while there are connections to work with."""
 
 TICK_SECONDS: Final = 5
-"""How often to look for sessions that have been idle for too long."""
+"""How often to look for connections that have been idle for too long."""
 
 _log = get_logger(__name__)
 
+_Waiter = asyncio.Future[DatabaseConnection]
 
-class SessionPool:
-    """Sessions that are idle, at work or given up, and those who wait for one.
 
-    A session that is given up is still in its thread, and may come back. It takes nobody's place.
+class ConnectionPool:
+    """Connections that are idle, at work or given up, and the callers that wait for one.
+
+    A connection that is given up is still in its thread, and may come back. It takes no place.
 
     Args:
-        connect: Makes a session, or raises `DatabaseUnavailableError`.
+        connect: Makes a connection, or raises `DatabaseUnavailableError`.
         disconnect: Ends one, closed or not.
-        supervisor: Runs the task that fills it.
+        supervisor: Runs the task that fills the pool.
         size: The most idle and at work together.
-        on_failed: Is told why a connection could not be made, where nobody waits and none is left.
+        on_failed: Is told why a connection could not be made, where no caller waits and none is
+            left.
     """
 
     def __init__(
         self,
-        connect: Callable[[], Awaitable[Session]],
-        disconnect: Callable[[Session], Awaitable[None]],
+        connect: Callable[[], Awaitable[DatabaseConnection]],
+        disconnect: Callable[[DatabaseConnection], Awaitable[None]],
         supervisor: Supervisor,
         *,
         size: int,
@@ -60,10 +64,10 @@ class SessionPool:
         self._supervisor = supervisor
         self._size = size
         self._on_failed = on_failed
-        self._idle: list[Session] = []  # the one used last at the end
-        self._at_work: set[Session] = set()
-        self._given_up: set[Session] = set()
-        self._waiters: deque[asyncio.Future[Session]] = deque()
+        self._idle: list[DatabaseConnection] = []  # the one used last at the end
+        self._at_work: set[DatabaseConnection] = set()
+        self._given_up: set[DatabaseConnection] = set()
+        self._waiters: deque[_Waiter] = deque()
         self._changed = asyncio.Event()
         self._is_connecting = False
         self._has_failed = False
@@ -73,12 +77,12 @@ class SessionPool:
 
     @property
     def in_use(self) -> int:
-        """Sessions at work, and a connection that is being made."""
+        """Connections at work, and one that is being made."""
         return len(self._at_work) + self._is_connecting
 
     @property
     def waiting(self) -> int:
-        """Calls that wait for a session."""
+        """Calls that wait for a connection."""
         return len(self._waiters)
 
     def open(self) -> None:
@@ -93,12 +97,12 @@ class SessionPool:
             return
         filling.cancel()
         await asyncio.gather(filling, return_exceptions=True)
-        self._fail_waiters(DatabaseUnavailableError("The pool is closed."), set(self._waiters))
+        self._fail(DatabaseUnavailableError("The pool is closed."), list(self._waiters))
         self.drop_idle()
         await asyncio.gather(*self._ends)
 
-    async def take(self, deadline: float) -> Session:
-        """Return a session, to be put back.
+    async def take(self, deadline: float) -> DatabaseConnection:
+        """Return a connection, to be put back.
 
         Args:
             deadline: Until when to wait, on the event loop's clock.
@@ -111,11 +115,11 @@ class SessionPool:
         if self._filling is None:
             raise DatabaseUnavailableError("The pool is not open.")
         if self._idle:
-            session = self._idle.pop()
-            self._at_work.add(session)
-            return session
+            connection = self._idle.pop()
+            self._at_work.add(connection)
+            return connection
         loop = asyncio.get_running_loop()
-        waiter: asyncio.Future[Session] = loop.create_future()
+        waiter: _Waiter = loop.create_future()
         self._waiters.append(waiter)
         self._changed.set()
         try:
@@ -135,30 +139,30 @@ class SessionPool:
             f"All {self._size} connections to the database were busy for too long."
         )
 
-    def give_up(self, session: Session) -> None:
-        """Note that a session's thread is not waited for any more; `put` it when it comes back."""
-        self._at_work.remove(session)
-        self._given_up.add(session)
+    def give_up(self, connection: DatabaseConnection) -> None:
+        """Note that a connection's thread is waited for no more; `put` it when it comes back."""
+        self._at_work.remove(connection)
+        self._given_up.add(connection)
         self._changed.set()
 
-    def put(self, session: Session) -> None:
-        """Take a session back, given up or not; one that is closed, or one too many, ends."""
-        self._at_work.discard(session)
-        self._given_up.discard(session)
-        if session.closed or self._filling is None or self._alive >= self._size:
-            self._end(session)
+    def put(self, connection: DatabaseConnection) -> None:
+        """Take a connection back, given up or not; one that is closed, or one too many, ends."""
+        self._at_work.discard(connection)
+        self._given_up.discard(connection)
+        if connection.closed or self._filling is None or self._alive >= self._size:
+            self._end(connection)
             return
-        session.used()
         while self._waiters:
             waiter = self._waiters.popleft()
             if not waiter.done():
-                self._at_work.add(session)
-                waiter.set_result(session)
+                self._at_work.add(connection)
+                waiter.set_result(connection)
                 return
-        self._idle.append(session)
+        connection.idle_since = time.monotonic()
+        self._idle.append(connection)
 
     def drop_idle(self) -> None:
-        """End the idle sessions: a server that restarted has closed them all."""
+        """End the idle connections: a server that restarted has closed them all."""
         while self._idle:
             self._end(self._idle.pop())
 
@@ -166,8 +170,8 @@ class SessionPool:
     def _alive(self) -> int:
         return len(self._idle) + len(self._at_work)
 
-    def _end(self, session: Session) -> None:
-        task = asyncio.ensure_future(self._disconnect(session))
+    def _end(self, connection: DatabaseConnection) -> None:
+        task = asyncio.ensure_future(self._disconnect(connection))
         self._ends.add(task)
         task.add_done_callback(self._ends.discard)
         self._changed.set()
@@ -185,53 +189,42 @@ class SessionPool:
     def _is_one_wanted(self) -> bool:
         if self._waiters and not self._alive:
             return True
-        if self._has_failed and (not self._alive or self._now() < self._retry_at):
-            return False  # who tries an outage again, and when, is not for the pool to say
+        if self._has_failed and (not self._alive or time.monotonic() < self._retry_at):
+            return False  # when an outage is tried again is not for the pool to say
         if self._waiters:
             return self._alive < self._size
         # Those given up are expected back.
         return self._alive + len(self._given_up) < self._size or self._is_one_stale()
 
     def _is_one_stale(self) -> bool:
-        return bool(self._idle) and self._idle[0].idle_seconds > MAX_IDLE_SECONDS
+        return bool(self._idle) and time.monotonic() - self._idle[0].idle_since > MAX_IDLE_SECONDS
 
     async def _add_one(self) -> None:
-        waiting = set(self._waiters)
+        waiting = list(self._waiters)
         self._is_connecting = True
         try:
-            session = await self._connect()
+            connection = await self._connect()
         except DatabaseUnavailableError as error:
-            self._failed(error, waiting)
+            if self._alive:
+                if not self._has_failed:
+                    _log.warning("pool_not_filled", connections=self._alive, reason=str(error))
+            # What came after it began has another try: the server may just have restarted.
+            elif not self._fail(error, waiting):
+                self._on_failed(error)
+            self._has_failed = True
+            self._retry_at = time.monotonic() + RETRY_SECONDS
             return
         finally:
             self._is_connecting = False
         self._has_failed = False
         if self._is_one_stale():
             self._end(self._idle.pop(0))
-        self.put(session)
+        self.put(connection)
 
-    def _failed(
-        self, error: DatabaseUnavailableError, waiting: "set[asyncio.Future[Session]]"
-    ) -> None:
-        if self._alive:
-            if not self._has_failed:
-                _log.warning("pool_not_filled", connections=self._alive, reason=str(error))
-        # Who came after it began has another try: the server may just have restarted.
-        elif not self._fail_waiters(error, waiting):
-            self._on_failed(error)
-        self._has_failed = True
-        self._retry_at = self._now() + RETRY_SECONDS
-
-    def _fail_waiters(
-        self, error: DatabaseUnavailableError, waiting: "set[asyncio.Future[Session]]"
-    ) -> bool:
-        """Give an error to those who wait, of these; say whether there was one."""
+    def _fail(self, error: DatabaseUnavailableError, waiting: list[_Waiter]) -> bool:
+        """Give an error to those of these that still wait; say whether there was one."""
         failing = [each for each in self._waiters if each in waiting and not each.done()]
         for waiter in failing:
             waiter.set_exception(error)
             self._waiters.remove(waiter)
         return bool(failing)
-
-    @staticmethod
-    def _now() -> float:
-        return asyncio.get_running_loop().time()

@@ -1,24 +1,27 @@
-"""The UPDATE of SAM's table: a callback's status into the row of its deployment."""
+"""Repository of the robots: the UPDATE of SAM's table.
 
-from collections.abc import Mapping, Sequence
+UPDATE robots SET status = ? WHERE deploymentId = ?
+"""
+
+from collections.abc import Sequence
 
 from sam.callback.logs import get_logger
 from sam.callback.metrics import Metrics
 from sam.callback.model import Callback
 from sam.callback.settings import Settings
-from sam.callback.storage.batch_update import BatchUpdate
+from sam.callback.storage.batch import Batch
+from sam.callback.storage.connection import DatabaseConnection
 from sam.callback.storage.connector import DatabaseConnector
 from sam.callback.storage.errors import DatabaseUnavailableError
 from sam.callback.storage.key_rule import KeyRule
-from sam.callback.storage.statements import Table
-from sam.callback.storage.transaction import Transaction
+from sam.callback.storage.statements import RobotsTable
 from sam.callback.storage.verdicts import Applied, AppliedBatch, Verdict
 
 _log = get_logger(__name__)
 
 
 class RobotRepository:
-    """Issues ``UPDATE robots SET status = ? WHERE deploymentId = ?``.
+    """Writes the status of callbacks into the rows of their deployments.
 
     Where there is a column for the time of reception, a status that was received later is not
     overwritten: that is what orders the callbacks of several instances.
@@ -26,14 +29,14 @@ class RobotRepository:
     Args:
         connector: The database.
         settings: With the names of the table and its columns.
-        metrics: Where refused payloads are counted; nobody sees it, unless given.
+        metrics: Where refused payloads are counted; not seen, unless given.
     """
 
     def __init__(
         self, connector: DatabaseConnector, settings: Settings, metrics: Metrics | None = None
     ) -> None:
         self._connector = connector
-        self._table = Table.of(settings)
+        self._table = RobotsTable.of(settings)
         self._metrics = metrics or Metrics()
 
     @property
@@ -55,47 +58,39 @@ class RobotRepository:
             KeyRuleChangedError: If the database's is another, which `key_rule` now tells. Nothing
                 was written: compute the keys anew, and try again.
         """
-        results: dict[int, Applied] = {}
-
-        def work(transaction: Transaction) -> None:
-            BatchUpdate(self._table, transaction, results).apply(callbacks)
-
+        batch = Batch(self._table, callbacks)
         error = None
         try:
-            await self._connector.run(work, timeout=timeout, key_rule=key_rule)
+            await self._connector.run(batch.apply, timeout=timeout, key_rule=key_rule)
         except DatabaseUnavailableError as unavailable:
             error = unavailable
-        unknown = Applied(Verdict.UNKNOWN, str(error))
         # A copy: the thread of a call that was given up may still be at work.
-        known = results.copy()
-        if self._table.payload is not None:
-            self._tell_of_payloads(callbacks, known)
-        return AppliedBatch([known.get(callback.number, unknown) for callback in callbacks], error)
-
-    def _tell_of_payloads(
-        self, callbacks: Sequence[Callback], results: Mapping[int, Applied]
-    ) -> None:
-        for callback in callbacks:
-            applied = results.get(callback.number)
-            if applied is not None and applied.is_payload_refused:
+        known = batch.results.copy()
+        for callback in callbacks if self._table.payload is not None else ():
+            if callback.number in known and known[callback.number].is_payload_refused:
                 self._metrics.payloads_refused.inc()
                 _log.warning(
                     "payload_refused",
                     deployment_id=callback.deployment_id,
                     payload_bytes=len(callback.payload or b""),
                 )
+        unknown = Applied(Verdict.UNKNOWN, str(error))
+        return AppliedBatch([known.get(callback.number, unknown) for callback in callbacks], error)
 
     async def probe(self, *, timeout: float) -> None:
         """Commit an UPDATE that meets no row.
 
         It shows what a SELECT does not: that the table may be written to.
 
+        Args:
+            timeout: Seconds for all of it.
+
         Raises:
             DatabaseUnavailableError: If it failed.
         """
 
-        def work(transaction: Transaction) -> None:
-            transaction.count(transaction.statements.probe)
-            transaction.commit()
+        def work(connection: DatabaseConnection) -> None:
+            connection.counts(connection.statements.probe)
+            connection.commit()
 
         await self._connector.run(work, timeout=timeout)

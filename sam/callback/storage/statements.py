@@ -1,14 +1,14 @@
-"""The SQL that SAM's table is met with."""
+"""Statements against SAM's table. Names are quoted; all else is bound."""
 
 from dataclasses import dataclass
 from typing import Self
 
 from sam.callback.settings import Settings
-from sam.callback.storage.dialects import Dialect
+from sam.callback.storage.odbc.dialects import Dialect
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class RobotsTable:
     """SAM's table and its columns, as the settings name them.
 
     Attributes:
@@ -39,7 +39,7 @@ class Table:
     @property
     def assigned(self) -> tuple[str, ...]:
         """The columns that are written."""
-        return tuple(name for name in (self.status, self.payload, self.finished) if name)
+        return tuple(filter(None, (self.status, self.payload, self.finished)))
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -56,7 +56,7 @@ class Statement:
 
 
 class Statements:
-    """The statements in one dialect. Names are quoted; all else is bound.
+    """The statements in one dialect.
 
     They are made once for a connection: pyodbc prepares a text anew that is not the same object as
     the one before (pyodbc 5.5, `Prepare` in params.cpp).
@@ -70,52 +70,43 @@ class Statements:
             later than one that is given.
     """
 
-    def __init__(self, table: Table, dialect: Dialect) -> None:
+    def __init__(self, table: RobotsTable, dialect: Dialect) -> None:
         quote = dialect.quote
         name, key = quote(table.name), quote(table.key)
-        self.update = _update(table, table.assigned, dialect)
         others = tuple(column for column in table.assigned if column != table.payload)
+        self.update = _update(table, table.assigned, dialect)
         self.update_without_payload = _update(table, others, dialect)
         unchanged = ", ".join(f"{quote(column)} = {quote(column)}" for column in table.assigned)
         self.probe = Statement(
             f"UPDATE {name} SET {unchanged} WHERE {key} IS NULL AND 1 = 0"  # noqa: S608 - checked, quoted
         )
         wanted = quote(table.status)
-        wanted_columns: tuple[str, ...] = (table.key,)
+        columns: tuple[str, ...] = (table.key,)
         if table.finished is not None:
             wanted += f", CASE WHEN {quote(table.finished)} > ? THEN 1 ELSE 0 END"
-            wanted_columns = (table.finished, table.key)
-        self.read = Statement(
-            f"SELECT {wanted} FROM {name} WHERE {key} = ?",  # noqa: S608 - checked, quoted
-            wanted_columns,
-        )
+            columns = (table.finished, *columns)
+        self.read = Statement(f"SELECT {wanted} FROM {name} WHERE {key} = ?", columns)  # noqa: S608 - checked, quoted
         self._repeated: dict[tuple[str, int], Statement] = {}
 
-    def repeated(self, statement: Statement, number: int) -> Statement:
+    def repeated(self, statement: Statement, times: int) -> Statement:
         """Return a statement so many times in one."""
-        if number == 1:
+        if times == 1:
             return statement
-        several = self._repeated.get((statement.text, number))
-        if several is None:
-            text = "; ".join([statement.text] * number)
-            several = Statement(text, statement.columns * number)
-            self._repeated[statement.text, number] = several
-        return several
+        if (repeated := self._repeated.get((statement.text, times))) is None:
+            text = "; ".join([statement.text] * times)
+            repeated = Statement(text, statement.columns * times)
+            self._repeated[statement.text, times] = repeated
+        return repeated
 
 
-def _update(table: Table, assigned: tuple[str, ...], dialect: Dialect) -> Statement:
+def _update(table: RobotsTable, assigned: tuple[str, ...], dialect: Dialect) -> Statement:
     quote = dialect.quote
     assignments = ", ".join(f"{quote(column)} = ?" for column in assigned)
     text = f"UPDATE {quote(table.name)} SET {assignments} WHERE {quote(table.key)} = ?"  # noqa: S608 - checked, quoted
-    columns = (*assigned, table.key)
-    if table.finished is not None:
-        finished = quote(table.finished)
-        text += f" AND ({finished} IS NULL OR {finished} <= ?)"
-        columns += (table.finished,)
-    return Statement(text, columns)
-
-
-def select_none(table: str, columns: tuple[str, ...], dialect: Dialect) -> str:
-    """Return a SELECT of columns that meets no row: it shows that they are there."""
-    names = ", ".join(map(dialect.quote, columns)) or "1"
-    return f"SELECT {names} FROM {dialect.quote(table)} WHERE 1 = 0"  # noqa: S608 - checked, quoted
+    if table.finished is None:
+        return Statement(text, (*assigned, table.key))
+    finished = quote(table.finished)
+    return Statement(
+        f"{text} AND ({finished} IS NULL OR {finished} <= ?)",
+        (*assigned, table.key, table.finished),
+    )

@@ -1,4 +1,4 @@
-"""From the settings to an ODBC connection string."""
+"""ODBC connection string, written from the settings or read for its secrets."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from sam.callback.settings import Settings, SettingsError
-from sam.callback.storage.drivers import Driver, find_driver, named_driver
-from sam.callback.storage.server_address import ServerAddress
+from sam.callback.storage.odbc.drivers import Driver, find_driver, named_driver
 
 # keyword=value; where the value may stand in braces, a closing one inside them doubled.
 _PAIR = re.compile(
@@ -20,18 +19,20 @@ _PASSWORD_KEYWORDS: Final = frozenset({"pwd", "password"})
 _PUBLIC_KEYWORDS: Final = frozenset(
     {
         *("driver", "dsn", "server", "servername", "address", "addr", "port", "database"),
-        *("uid", "user", "username", "app", "wsid", "encrypt", "encryption", "sslmode"),
-        *("trustservercertificate", "trusted_connection", "multisubnetfailover", "tds_version"),
+        *("uid", "user", "username", "app", "wsid", "encrypt", "sslmode"),
+        *("trustservercertificate", "trusted_connection", "multisubnetfailover"),
         *("authentication", "applicationintent", "hostnameincertificate", "timeout"),
     }
 )
 _PUBLIC_VALUE = re.compile(r"[\w.,:/\\@-]*")
 _YES_NO: Final = {True: "yes", False: "no", None: None}
+_BRACKETS = re.compile(r"\[([0-9a-f:.]+(?:%\w+)?)\]", re.IGNORECASE)
+_PORT_AFTER_A_COLON = re.compile(r"(?:[^:]*|\[.*\]):\d+")
 _WORD = re.compile(r"[^\s,;:={}()'\"]+")
 
 
 class ConnectionStringError(SettingsError):
-    """The settings are right one by one, but this driver cannot be told them."""
+    """The settings are no connection string. The message holds no secret."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +43,11 @@ class ConnectionString:
         text: The string.
         driver: The driver that it names.
         secrets: What no message may repeat.
-        caveat: What of the settings the driver does not do; '' if it does all.
     """
 
     text: str
     driver: Driver
     secrets: frozenset[str]
-    caveat: str = ""
 
     def __repr__(self) -> str:
         """Tell the driver only."""
@@ -63,108 +62,46 @@ class ConnectionString:
 
 
 def connection_string(settings: Settings) -> ConnectionString:
-    """Build the connection string, or take SQL_SAM_CONNECTION_STRING as it is.
+    """Write the connection string, or take SQL_SAM_CONNECTION_STRING as it is.
+
+    Its keywords are those of Microsoft's drivers ("DSN and connection string keywords").
 
     Raises:
         DriverNotFoundError: If the driver it needs is not on this machine.
-        ConnectionStringError: If this driver cannot be told the settings.
+        ConnectionStringError: If SQL_SAM_SERVER or SQL_SAM_CONNECTION_STRING cannot be read.
     """
     if settings.sql_sam_connection_string is not None:
         text = settings.sql_sam_connection_string.get_secret_value()
         pairs = parse(text)
         return ConnectionString(text, _driver_in(pairs), frozenset(_secrets_in(pairs)))
     driver = find_driver(settings.sql_sam_driver)
-    try:
-        server = ServerAddress.parse((settings.sql_sam_server or "").strip())
-    except ValueError as error:
-        raise ConnectionStringError(f"SQL_SAM_SERVER is wrong: {error}.") from None
-    if driver.is_freetds:
-        return _for_freetds(driver, server, settings)
-    return _for_microsoft(driver, server, settings)
-
-
-def _for_microsoft(driver: Driver, server: ServerAddress, settings: Settings) -> ConnectionString:
-    """Write the keywords of Microsoft's drivers ("DSN and connection string keywords")."""
-    password = settings.sql_sam_password
-    pairs = {
+    password = settings.sql_sam_password.get_secret_value() if settings.sql_sam_password else ""
+    keywords = {
         "DRIVER": driver.name,
-        "SERVER": str(server),
+        "SERVER": _server_address(settings.sql_sam_server or ""),
         "DATABASE": settings.sql_sam_database,
         "UID": settings.sql_sam_user,
-        "PWD": password.get_secret_value() if password else None,
+        "PWD": password,
         "Encrypt": settings.sql_sam_encrypt,
         "TrustServerCertificate": _YES_NO[settings.sql_sam_trust_server_certificate],
         "MultiSubnetFailover": _YES_NO[settings.sql_sam_multi_subnet_failover],
         "APP": "sam-callback",
     }
-    return ConnectionString(
-        "".join(f"{name}={escape(value)};" for name, value in pairs.items() if value),
-        driver,
-        frozenset({pairs["PWD"] or ""}),
-    )
+    text = "".join(f"{name}={escape(value)};" for name, value in keywords.items() if value)
+    return ConnectionString(text, driver, frozenset({password}))
 
 
-# "no" may encrypt too, as it does with Microsoft's driver, which never sends a password in the open
-# to a server that knows encryption.
-_FREETDS_ENCRYPTION = {
-    "yes": "require",
-    "mandatory": "require",
-    "no": "request",
-    "optional": "request",
-    "strict": "strict",
-}
+def _server_address(text: str) -> str:
+    r"""Return 'host', 'host,port' or 'host\instance' as Microsoft's drivers take it.
 
-
-def _for_freetds(driver: Driver, server: ServerAddress, settings: Settings) -> ConnectionString:
-    """Write FreeTDS' own keywords (its user guide, "ODBC connection attributes").
-
-    It ignores those it does not know, and with them what they ask for.
+    They take an address of IPv6 without brackets only (18.6).
     """
-    password = settings.sql_sam_password
-    encryption = _FREETDS_ENCRYPTION[settings.sql_sam_encrypt]
-    pairs = {
-        "SERVER": server.host if server.port or not server.instance else server.with_instance,
-        "PORT": server.port or ("" if server.instance else "1433"),
-        "DATABASE": settings.sql_sam_database,
-        "UID": settings.sql_sam_user,
-        "PWD": password.get_secret_value() if password else None,
-        "Encryption": encryption,
-        # The first with all types that are bound here; "strict" implies a version of its own.
-        "TDS_Version": "" if encryption == "strict" else "7.4",
-        "APP": "sam-callback",
-    }
-    text = f"DRIVER={escape(driver.name)};" + "".join(
-        f"{name}={_escape_for_freetds(value, name)};" for name, value in pairs.items() if value
-    )
-    checks = not settings.sql_sam_trust_server_certificate and encryption != "request"
-    return ConnectionString(
-        text,
-        driver,
-        frozenset({pairs["PWD"] or ""}),
-        "FreeTDS encrypts, but checks the server's certificate only against a 'ca file' of its "
-        "freetds.conf. Microsoft's driver checks it."
-        if checks
-        else "",
-    )
-
-
-def _escape_for_freetds(value: str, name: str) -> str:
-    """Write a value as FreeTDS reads it.
-
-    Its releases differ on a closing brace: 1.3 knows no doubled one. Without braces a value may
-    hold anything but a semicolon, so they are for values with one, or that would be misread.
-
-    Raises:
-        ConnectionStringError: If it cannot be written.
-    """
-    if ";" not in value and not value.startswith("{") and value.strip() == value:
-        return value
-    if "}" in value:
+    text = text.strip()
+    if _PORT_AFTER_A_COLON.fullmatch(text):
         raise ConnectionStringError(
-            f"FreeTDS cannot be told a value ({name}) that holds '}}' together with ';', or with a "
-            "'{' or a space at an end. Change it, or install Microsoft's ODBC driver."
+            "SQL_SAM_SERVER is wrong: a port stands after a comma, as in 'db.example,1433'."
         )
-    return "{" + value + "}"
+    return _BRACKETS.sub(r"\1", text)
 
 
 def escape(value: str) -> str:

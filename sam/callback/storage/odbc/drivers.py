@@ -1,4 +1,4 @@
-"""The ODBC driver: which one, and why."""
+"""Choice of the ODBC driver, and the reason for it."""
 
 import difflib
 import platform
@@ -11,20 +11,16 @@ import pyodbc
 from sam.callback.settings import SettingsError
 
 _MICROSOFT_DRIVER = re.compile(r"ODBC Driver (\d+) for SQL Server")
+_MICROSOFT_LIBRARY = re.compile(r".*msodbcsql[^/\\]*", re.IGNORECASE)
 _SQLITE_DRIVER = re.compile(r"SQLite3.*", re.IGNORECASE)
 _SQLITE_LIBRARIES = (  # Homebrew registers no driver
     Path("/opt/homebrew/lib/libsqlite3odbc.dylib"),
     Path("/usr/local/lib/libsqlite3odbc.dylib"),
 )
 
-_HOW_TO_GET_ONE = (
-    "Install Microsoft's ODBC Driver 18 for SQL Server, or this package's dependency "
-    "mssql-python-odbc, or FreeTDS (Debian: tdsodbc), or name another in SQL_SAM_DRIVER."
-)
-
 
 class DriverNotFoundError(SettingsError):
-    """There is no such ODBC driver. The message says which was looked for and how to get one."""
+    """No such ODBC driver. The message says which was looked for and how to get one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,34 +40,36 @@ class Driver:
         """Whether it is a driver for SQLite, by its name."""
         return "sqlite" in self.name.lower()
 
-    @property
-    def is_freetds(self) -> bool:
-        """Whether it is FreeTDS, by its name or its library's."""
-        return any(name in self.name.lower() for name in ("freetds", "tdsodbc"))
-
 
 def find_driver(wanted: str | None = None) -> Driver:
-    """Choose the driver for SQL Server.
+    """Choose one of Microsoft's drivers, whose keywords the connection string has.
 
     Args:
-        wanted: A registered name or the path of a library. Without it: the newest of Microsoft's
-            that is registered on this machine, else the one that the package mssql-python-odbc
-            carries, else FreeTDS.
+        wanted: A registered name or the path of a library. Without it: the newest that is
+            registered on this machine, else the one that the package mssql-python-odbc carries.
 
     Raises:
-        DriverNotFoundError: If there is none, or not the one wanted.
+        DriverNotFoundError: If there is none, or not the one wanted, or that one is another's: it
+            would ignore keywords that it does not know, such as `Encrypt`.
     """
     if wanted is not None:
-        return named_driver(wanted, "SQL_SAM_DRIVER")
-    registered = pyodbc.drivers()
-    if microsoft := [match for name in registered if (match := _MICROSOFT_DRIVER.fullmatch(name))]:
-        newest = max(microsoft, key=lambda match: int(match[1]))
+        driver = named_driver(wanted, "SQL_SAM_DRIVER")
+        if not (_MICROSOFT_DRIVER.fullmatch(wanted) or _MICROSOFT_LIBRARY.fullmatch(wanted)):
+            raise DriverNotFoundError(
+                f"SQL_SAM_DRIVER: '{wanted}' is not one of Microsoft's drivers for SQL Server. "
+                "Another driver may ignore settings, such as SQL_SAM_ENCRYPT. Leave it out, or "
+                "write what that driver needs into SQL_SAM_CONNECTION_STRING."
+            )
+        return driver
+    if registered := list(filter(None, map(_MICROSOFT_DRIVER.fullmatch, pyodbc.drivers()))):
+        newest = max(registered, key=lambda match: int(match[1]))
         return Driver(newest[0], "the newest of Microsoft's drivers on this machine")
     if bundled := _bundled_driver():
         return Driver(str(bundled), "carried by the package mssql-python-odbc")
-    if "FreeTDS" in registered:
-        return Driver("FreeTDS", "the only SQL Server driver on this machine")
-    raise DriverNotFoundError(f"There is no ODBC driver for SQL Server. {_HOW_TO_GET_ONE}")
+    raise DriverNotFoundError(
+        "There is no ODBC driver for SQL Server. Install Microsoft's ODBC Driver 18 for SQL "
+        "Server, or this package's dependency mssql-python-odbc (Linux)."
+    )
 
 
 def named_driver(name: str, variable: str, *, may_be_secret: bool = False) -> Driver:
@@ -87,7 +85,8 @@ def named_driver(name: str, variable: str, *, may_be_secret: bool = False) -> Dr
         DriverNotFoundError: If there is no such driver.
     """
     registered = pyodbc.drivers()
-    if name in registered or _is_library(name):
+    is_library = ("/" in name or "\\" in name) and Path(name).is_file()
+    if name in registered or is_library:
         return Driver(name, f"named in {variable}")
     which = "The ODBC driver that it names" if may_be_secret else f"The ODBC driver '{name}'"
     meant = "".join(
@@ -105,21 +104,15 @@ def find_sqlite_driver() -> Driver:
     Raises:
         DriverNotFoundError: If there is none.
     """
-    for name in pyodbc.drivers():
-        if _SQLITE_DRIVER.fullmatch(name):
-            return Driver(name, "registered on this machine")
-    for library in _SQLITE_LIBRARIES:
-        if library.is_file():
-            return Driver(str(library), "installed by Homebrew")
+    for name in filter(_SQLITE_DRIVER.fullmatch, pyodbc.drivers()):
+        return Driver(name, "registered on this machine")
+    for library in filter(Path.is_file, _SQLITE_LIBRARIES):
+        return Driver(str(library), "installed by Homebrew")
     raise DriverNotFoundError(
         "There is no ODBC driver for SQLite, which the embedded database needs. "
         "Debian and Ubuntu: apt install libsqliteodbc. macOS: brew install sqliteodbc. "
         "Windows: the installer from the author's page, ch-werner.de/sqliteodbc."
     )
-
-
-def _is_library(name: str) -> bool:
-    return ("/" in name or "\\" in name) and Path(name).is_file()
 
 
 def _bundled_driver() -> Path | None:

@@ -1,0 +1,1 @@
+"""ODBC: drivers, connection strings, and what differs between databases."""
