@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 
 from sam.callback.settings import Settings
+from sam.callback.storage.results import BatchResult, UpdateOutcome
 from sam.callback.storage.robots import RobotRepository
-from sam.callback.storage.verdicts import AppliedBatch, Verdict
 from tests.support import repositories
 from tests.support.databases import Database
 from tests.support.repositories import callback, open_repository
 from tests.support.tds import Answer, Count, Error, Rows, Statement, TdsServer
 
 DEPLOYMENTS = [f"d-{number}" for number in range(1, 102)]
-UPDATED, UNMATCHED, REFUSED = Verdict.UPDATED, Verdict.UNMATCHED, Verdict.REFUSED
+UPDATED, UNMATCHED, REFUSED = UpdateOutcome.UPDATED, UpdateOutcome.UNMATCHED, UpdateOutcome.REFUSED
 
 
 @pytest.fixture
@@ -27,13 +27,13 @@ async def to_stand_in(to_sql_server: dict[str, Any]) -> AsyncIterator[RobotRepos
         yield repository
 
 
-async def apply(repository: RobotRepository, *deployments: str, status: str = "") -> AppliedBatch:
+async def apply(repository: RobotRepository, *deployments: str, status: str = "") -> BatchResult:
     callbacks = [callback(each, status or "DONE") for each in deployments]
     return await repositories.apply(repository, callbacks)
 
 
-def verdicts(batch: AppliedBatch) -> list[Verdict]:
-    return [applied.verdict for applied in batch.results]
+def outcomes(batch: BatchResult) -> list[UpdateOutcome]:
+    return [applied.outcome for applied in batch.results]
 
 
 def answer_each(server: TdsServer, answer: Callable[[str], list[Answer]]) -> None:
@@ -58,7 +58,7 @@ def sizes(server: TdsServer) -> list[int]:
 async def test_a_hundred_take_three(to_stand_in: RobotRepository, sql_server: TdsServer) -> None:
     answer_each(sql_server, lambda _: [Count(1)])
     batch = await apply(to_stand_in, *DEPLOYMENTS[:100])
-    assert verdicts(batch) == [UPDATED] * 100
+    assert outcomes(batch) == [UPDATED] * 100
     bound = [p.value for each in sql_server.heard("UPDATE") for p in each.parameters[1::2]]
     assert sizes(sql_server) == [64, 32, 4]
     assert bound == DEPLOYMENTS[:100]
@@ -70,7 +70,7 @@ async def test_each_count_is_its_own_callbacks(
     missing = {"d-2", "d-3", "d-7", "d-8"}
     answer_each(sql_server, lambda deployment: [Count(0 if deployment in missing else 1)])
     batch = await apply(to_stand_in, *DEPLOYMENTS[:8])
-    assert verdicts(batch) == [
+    assert outcomes(batch) == [
         UNMATCHED if deployment in missing else UPDATED for deployment in DEPLOYMENTS[:8]
     ]
     assert sizes(sql_server) == [8]
@@ -83,7 +83,7 @@ async def test_counts_that_cannot_be_told_apart_are_not_guessed(
     answer_each(sql_server, lambda each: [Count(1), Count(0 if each == "d-2" else 1)])
     for _ in range(2):
         batch = await apply(to_stand_in, "d-1", "d-2", "d-3", "d-4")
-        assert verdicts(batch) == [UPDATED, UNMATCHED, UPDATED, UPDATED]
+        assert outcomes(batch) == [UPDATED, UNMATCHED, UPDATED, UPDATED]
     assert sizes(sql_server) == [4] + [1] * 8  # and it is not tried again on that connection
 
 
@@ -92,7 +92,7 @@ async def test_a_value_that_is_refused_is_found(
 ) -> None:
     answer_each(sql_server, lambda each: [Error(2628) if each == "d-3" else Count(1)])
     batch = await apply(to_stand_in, *DEPLOYMENTS[:4])
-    assert verdicts(batch) == [UPDATED, UPDATED, REFUSED, UPDATED]
+    assert outcomes(batch) == [UPDATED, UPDATED, REFUSED, UPDATED]
 
 
 @pytest.mark.parametrize("size", [2, 3, 64, 101])
@@ -106,6 +106,6 @@ async def test_real_rows_get_what_is_theirs(
         batch = await repositories.apply(repository, callbacks)
     statuses = {each: f"DONE {each}" for each in ["d-1", *there]}
     assert database.statuses() == statuses
-    assert verdicts(batch) == [
+    assert outcomes(batch) == [
         UPDATED if each in statuses else UNMATCHED for each in DEPLOYMENTS[:size]
     ]

@@ -12,8 +12,8 @@ from sam.callback.settings import Settings
 from sam.callback.storage.connector import DatabaseConnector
 from sam.callback.storage.errors import DatabaseUnavailableError, KeyRuleChangedError
 from sam.callback.storage.key_rule import COARSEST, EXACT, KeyRule
+from sam.callback.storage.results import UpdateOutcome
 from sam.callback.storage.robots import RobotRepository
-from sam.callback.storage.verdicts import Verdict
 from tests.support import repositories
 from tests.support.conditions import LIMIT_SECONDS
 from tests.support.databases import Database, PostgresDatabase, SqliteDatabase
@@ -141,7 +141,7 @@ async def check_the_rule(
         for spelling in SPELLINGS:
             batch = await repositories.apply(repository, [callback(spelling)])
             is_same = rule.key(spelling) == UUID
-            assert (batch.results[0].verdict is Verdict.UPDATED) is is_same, spelling
+            assert (batch.results[0].outcome is UpdateOutcome.UPDATED) is is_same, spelling
         assert repository.key_rule == rule
 
 
@@ -208,7 +208,7 @@ async def test_a_batch_of_another_rule_is_not_written(
         assert postgres_database.execute("SELECT status FROM runs") == [("RUNNING",)]
         assert repository.key_rule == KeyRule(uuid=True)
         batch = await repository.apply(two[1:], timeout=LIMIT_SECONDS, key_rule=repository.key_rule)
-        assert batch.results[0].verdict is Verdict.UPDATED
+        assert batch.results[0].outcome is UpdateOutcome.UPDATED
 
 
 async def test_what_one_connection_is_not_told_another_was(

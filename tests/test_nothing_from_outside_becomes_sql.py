@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from sam.callback.settings import Settings
 from sam.callback.storage.odbc.dialects import SQL_SERVER, dialect_of
-from sam.callback.storage.verdicts import Verdict
+from sam.callback.storage.results import UpdateOutcome
 from tests.support import repositories
 from tests.support.callbacks import body
 from tests.support.conditions import eventually
@@ -204,7 +204,7 @@ async def test_an_odd_name_is_a_name(
         )
         async with repositories.open_repository(settings) as repository:
             batch = await repositories.apply(repository, [repositories.callback("d-1")])
-        assert [applied.verdict for applied in batch.results] == [Verdict.UPDATED], name
+        assert [applied.outcome for applied in batch.results] == [UpdateOutcome.UPDATED], name
         assert sorted(database.execute(read)) == [("d-1", "DONE"), ("d-2", "RUNNING")]
     assert database.statuses() == {"d-1": "RUNNING"}
 

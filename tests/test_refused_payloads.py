@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sam.callback.settings import Settings
-from sam.callback.storage.verdicts import Verdict
+from sam.callback.storage.results import UpdateOutcome
 from tests.support import repositories
 from tests.support.conditions import eventually
 from tests.support.databases import Database, PostgresDatabase, SqliteDatabase
@@ -117,8 +117,8 @@ async def test_in_a_batch_each_payload_that_fits_is_written(
     async with open_repository(settings) as repository:
         batch = await repositories.apply(repository, callbacks)
     assert batch.error is None
-    verdicts = [applied.verdict for applied in batch.results]
-    assert verdicts == [Verdict.UPDATED] * 10 + [Verdict.UNMATCHED]
+    outcomes = [applied.outcome for applied in batch.results]
+    assert outcomes == [UpdateOutcome.UPDATED] * 10 + [UpdateOutcome.UNMATCHED]
     refused = [applied.is_payload_refused for applied in batch.results]
     assert refused == [size > 500 for size in sizes.values()] + [False]
     written = rows(narrow_database, *sizes)
@@ -134,7 +134,7 @@ async def test_a_payload_that_is_no_value_of_its_columns_type(
     async with open_repository(settings) as repository:
         one = replace(callback("d-1"), payload=b'{"botOutput": "\\u0000"}')
         [applied] = (await repositories.apply(repository, [one])).results
-    assert (applied.verdict, applied.is_payload_refused) == (Verdict.UPDATED, True)
+    assert (applied.outcome, applied.is_payload_refused) == (UpdateOutcome.UPDATED, True)
     assert postgres_database.statuses() == {"d-1": "DONE"}
 
 
@@ -149,7 +149,7 @@ async def test_sql_server(sql_server: TdsServer, to_sql_server: dict[str, Any]) 
     async with open_repository(Settings(_env_file=None, **values)) as repository:
         one = replace(callback("d-1"), payload=payload(600))
         [applied] = (await repositories.apply(repository, [one])).results
-    assert (applied.verdict, applied.is_payload_refused) == (Verdict.UPDATED, True)
+    assert (applied.outcome, applied.is_payload_refused) == (UpdateOutcome.UPDATED, True)
     assert [statement.text for statement in sql_server.heard("UPDATE")] == [
         "UPDATE [robots] SET [status] = @P1, [payload] = @P2 WHERE [deploymentId] = @P3",
         "UPDATE [robots] SET [status] = @P1 WHERE [deploymentId] = @P2",

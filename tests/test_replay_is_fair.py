@@ -21,8 +21,8 @@ from sam.callback.inbox.store import Entry, Kind
 from sam.callback.model import Callback
 from sam.callback.settings import Settings
 from sam.callback.storage.errors import DatabaseUnavailableError
+from sam.callback.storage.results import BatchResult, UpdateOutcome, UpdateResult
 from sam.callback.storage.robots import RobotRepository
-from sam.callback.storage.verdicts import Applied, AppliedBatch, Verdict
 from tests.support.databases import SqliteDatabase
 from tests.support.load import spooled
 
@@ -81,7 +81,7 @@ async def test_an_exception_in_one_entry_ends_nothing_and_holds_up_no_other(
         repository: RobotRepository,
         callbacks: Sequence[Callback],
         **options: Any,  # noqa: ANN401 - as they are
-    ) -> AppliedBatch:
+    ) -> BatchResult:
         if any(callback.deployment_id == "d-3" for callback in callbacks):
             raise LookupError("a mistake of ours")
         return await apply(repository, callbacks, **options)
@@ -115,11 +115,11 @@ async def test_what_brings_the_database_down_is_not_tried_first_each_time(
         repository: RobotRepository,
         callbacks: Sequence[Callback],
         **options: Any,  # noqa: ANN401 - as they are
-    ) -> AppliedBatch:
+    ) -> BatchResult:
         if any(callback.deployment_id == "d-1" for callback in callbacks):
-            unknown = Applied(Verdict.UNKNOWN, "It did not answer.")
+            unknown = UpdateResult(UpdateOutcome.UNKNOWN, "It did not answer.")
             error = DatabaseUnavailableError("It did not answer.")
-            return AppliedBatch([unknown] * len(callbacks), error)
+            return BatchResult([unknown] * len(callbacks), error)
         return await apply(repository, callbacks, **options)
 
     monkeypatch.setattr(RobotRepository, "apply", apply_or_time_out)

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from sam.callback.settings import Settings
+from sam.callback.storage.results import UpdateOutcome, UpdateResult
 from sam.callback.storage.robots import RobotRepository
-from sam.callback.storage.verdicts import Applied, Verdict
 from tests.support import repositories
 from tests.support.tds import Answer, Count, Error, Statement, TdsServer, types
 from tests.support.tds_wire import Parameter
@@ -42,7 +42,7 @@ def open_repository(to_sql_server: dict[str, Any]) -> OpenRepository:
     return open_it
 
 
-async def apply(repository: RobotRepository, *pairs: tuple[str, str]) -> Sequence[Applied]:
+async def apply(repository: RobotRepository, *pairs: tuple[str, str]) -> Sequence[UpdateResult]:
     callbacks = [repositories.callback(key, status) for key, status in pairs]
     batch = await repositories.apply(repository, callbacks)
     assert batch.error is None
@@ -75,7 +75,7 @@ async def test_the_deployment_goes_as_its_columns_type(
     sql_server.answer = table_of(column)
     async with open_repository() as repository:
         [applied] = await apply(repository, (UUID, "DONE"))
-    assert applied.verdict is Verdict.UPDATED
+    assert applied.outcome is UpdateOutcome.UPDATED
     assert bound(sql_server) == [(Parameter("varchar", 64, "DONE"), expected)]
 
 
@@ -122,7 +122,7 @@ async def test_what_is_no_uuid_is_a_dead_letter_where_the_column_holds_uuids(
     sql_server.answer = table_of(("uniqueidentifier", 16))
     async with open_repository() as repository:
         refused, updated = await apply(repository, (wrong, "DONE"), (UUID, "DONE"))
-    assert (refused.verdict, updated.verdict) == (Verdict.REFUSED, Verdict.UPDATED)
+    assert (refused.outcome, updated.outcome) == (UpdateOutcome.REFUSED, UpdateOutcome.UPDATED)
     assert "uniqueidentifier" in refused.reason
     assert [key.value for _, key in bound(sql_server)] == [UUID]
 
@@ -144,7 +144,7 @@ async def test_a_catalogue_that_does_not_tell_is_no_outage(
     sql_server.answer = respond
     async with open_repository() as repository:
         [applied] = await apply(repository, ("d-1", "DONE"))
-    assert applied.verdict is Verdict.UPDATED
+    assert applied.outcome is UpdateOutcome.UPDATED
     [(status, key)] = bound(sql_server)
     assert (status.type, status.value, key.type, key.value) == (
         "nvarchar",
@@ -194,7 +194,7 @@ async def test_what_the_callback_held_and_when_it_came_are_left_to_the_driver(
         for content in ("{}", payload, "{}"):
             callback = replace(repositories.callback("d-1"), payload=content.encode())
             [applied] = (await repositories.apply(repository, [callback])).results
-            assert applied.verdict is Verdict.UPDATED
+            assert applied.outcome is UpdateOutcome.UPDATED
     values = bound(sql_server)
     assert [value.value for _, value, *_ in values] == ["{}", payload, "{}"]
     assert {(time.type, key.type) for _, _, time, key, _ in values} == {("datetime2", "varchar")}
@@ -221,8 +221,8 @@ async def test_without_the_types_another_deployments_row_is_not_changed_either(
     harmless = [UUID, "d-1", UUID[:-1], f"x{UUID}"]
     async with open_repository() as repository:
         results = await apply(repository, *((each, "DONE") for each in harmful + harmless))
-    expected = [Verdict.REFUSED] * len(harmful) + [Verdict.UPDATED] * len(harmless)
-    assert [applied.verdict for applied in results] == expected
+    expected = [UpdateOutcome.REFUSED] * len(harmful) + [UpdateOutcome.UPDATED] * len(harmless)
+    assert [applied.outcome for applied in results] == expected
     assert "not known" in results[0].reason
     sent = {value.value for values in bound(sql_server) for value in values[1::2]}
     assert sent == set(harmless)
@@ -250,6 +250,6 @@ async def test_a_connection_that_could_not_ask_for_the_types_is_made_anew(
         assert batch.error is not None
         assert not sql_server.heard("UPDATE")
         refused, updated = (await repositories.apply(repository, callbacks)).results
-    assert (refused.verdict, updated.verdict) == (Verdict.REFUSED, Verdict.UPDATED)
+    assert (refused.outcome, updated.outcome) == (UpdateOutcome.REFUSED, UpdateOutcome.UPDATED)
     assert len(sql_server.logins) == 2
     assert [key.value for _, key in bound(sql_server)] == [UUID]

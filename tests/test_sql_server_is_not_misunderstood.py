@@ -17,8 +17,8 @@ from sam.callback.storage.errors import (
 )
 from sam.callback.storage.odbc.connection_string import connection_string
 from sam.callback.storage.odbc.dialects import SQL_SERVER, dialect_of
+from sam.callback.storage.results import BatchResult, UpdateOutcome
 from sam.callback.storage.robots import RobotRepository
-from sam.callback.storage.verdicts import AppliedBatch, Verdict
 from tests.support import repositories
 from tests.support.conditions import LIMIT_SECONDS
 from tests.support.proxy import proxy_to
@@ -36,13 +36,13 @@ async def repository(to_sql_server: dict[str, Any]) -> AsyncIterator[RobotReposi
         yield repository
 
 
-async def apply(repository: RobotRepository, *deployments: str) -> AppliedBatch:
+async def apply(repository: RobotRepository, *deployments: str) -> BatchResult:
     return await repositories.apply(repository, [callback(each) for each in deployments])
 
 
-async def verdict(repository: RobotRepository) -> Verdict:
+async def outcome(repository: RobotRepository) -> UpdateOutcome:
     [applied] = (await apply(repository, "d-1")).results
-    return applied.verdict
+    return applied.outcome
 
 
 def answer_update(server: TdsServer, *answers: Answer, row: str | None = None) -> None:
@@ -61,36 +61,38 @@ def answer_update(server: TdsServer, *answers: Answer, row: str | None = None) -
 @pytest.mark.parametrize(
     ("answers", "row", "expected"),
     [
-        ([Count(1)], None, Verdict.UPDATED),
-        ([Count(2)], None, Verdict.UPDATED),
-        ([Count(0)], None, Verdict.UNMATCHED),
+        ([Count(1)], None, UpdateOutcome.UPDATED),
+        ([Count(2)], None, UpdateOutcome.UPDATED),
+        ([Count(0)], None, UpdateOutcome.UNMATCHED),
         # SET NOCOUNT ON.
-        ([Count(None)], "DONE", Verdict.UPDATED),
-        ([Count(None)], None, Verdict.UNMATCHED),
+        ([Count(None)], "DONE", UpdateOutcome.UPDATED),
+        ([Count(None)], None, UpdateOutcome.UNMATCHED),
         # The row came between the UPDATE and the look at it: to be tried again.
-        ([Count(None)], "RUNNING", Verdict.FAILED),
+        ([Count(None)], "RUNNING", UpdateOutcome.FAILED),
         # A trigger's own counts come before the statement's.
-        ([Count(1), Count(0)], None, Verdict.UNMATCHED),
-        ([Count(0), Count(1)], None, Verdict.UPDATED),
-        ([Count(3), Count(None)], None, Verdict.UPDATED),
-        ([Rows(("a",), ((1,),)), Count(1)], None, Verdict.UPDATED),
-        ([Rows(("a",), ((1,),)), Count(0)], None, Verdict.UNMATCHED),
+        ([Count(1), Count(0)], None, UpdateOutcome.UNMATCHED),
+        ([Count(0), Count(1)], None, UpdateOutcome.UPDATED),
+        ([Count(3), Count(None)], None, UpdateOutcome.UPDATED),
+        ([Rows(("a",), ((1,),)), Count(1)], None, UpdateOutcome.UPDATED),
+        ([Rows(("a",), ((1,),)), Count(0)], None, UpdateOutcome.UNMATCHED),
     ],
 )
 async def test_counts(
     answers: list[Answer],
     row: str | None,
-    expected: Verdict,
+    expected: UpdateOutcome,
     sql_server: TdsServer,
     repository: RobotRepository,
 ) -> None:
     answer_update(sql_server, *answers, row=row)
-    assert await verdict(repository) is expected
+    assert await outcome(repository) is expected
 
 
-@pytest.mark.parametrize(("is_later", "expected"), [(1, Verdict.SUPERSEDED), (0, Verdict.FAILED)])
+@pytest.mark.parametrize(
+    ("is_later", "expected"), [(1, UpdateOutcome.SUPERSEDED), (0, UpdateOutcome.FAILED)]
+)
 async def test_whether_a_row_has_a_later_status_is_looked_at(
-    is_later: int, expected: Verdict, sql_server: TdsServer, to_sql_server: dict[str, Any]
+    is_later: int, expected: UpdateOutcome, sql_server: TdsServer, to_sql_server: dict[str, Any]
 ) -> None:
     """A row with another status may have come between the UPDATE and the look at it."""
 
@@ -106,7 +108,7 @@ async def test_whether_a_row_has_a_later_status_is_looked_at(
         **{"callback_api_key": "k", "sql_sam_finished_column": "finished", **to_sql_server},
     )
     async with open_repository(settings) as repository:
-        assert await verdict(repository) is expected
+        assert await outcome(repository) is expected
 
 
 async def test_once_a_row_was_found_locked_the_others_are_hardly_waited_for(
@@ -120,11 +122,11 @@ async def test_once_a_row_was_found_locked_the_others_are_hardly_waited_for(
 
     sql_server.answer = answer
     batch = await apply(repository, "d-1", "d-2", "d-3", "d-4")
-    assert [applied.verdict for applied in batch.results] == [
-        Verdict.UPDATED,
-        Verdict.FAILED,
-        Verdict.FAILED,
-        Verdict.UPDATED,
+    assert [applied.outcome for applied in batch.results] == [
+        UpdateOutcome.UPDATED,
+        UpdateOutcome.FAILED,
+        UpdateOutcome.FAILED,
+        UpdateOutcome.UPDATED,
     ]
     waits = [each.text for each in sql_server.heard("SET") if "LOCK_TIMEOUT" in each.text]
     assert "LOCK_TIMEOUT 15000" in waits[0]  # a quarter of CALLBACK_DB_TIMEOUT
@@ -137,7 +139,7 @@ async def test_an_error_after_a_triggers_count_is_not_missed(
 ) -> None:
     answer_update(sql_server, Count(1), Error(50000, "Not on Sundays."))
     [applied] = (await apply(repository, "d-1")).results
-    assert applied.verdict is Verdict.FAILED
+    assert applied.outcome is UpdateOutcome.FAILED
     assert "Not on Sundays." in applied.reason
     assert "COMMIT" not in sql_server.ends[1:]  # the first is of the set-up
 
@@ -200,10 +202,10 @@ async def test_one_bad_row_of_a_batch_does_not_hold_up_the_others(
 
     sql_server.answer = answer
     batch = await apply(repository, "d-1", "d-2", "d-3")
-    assert [applied.verdict for applied in batch.results] == [
-        Verdict.UPDATED,
-        Verdict.REFUSED,
-        Verdict.UPDATED,
+    assert [applied.outcome for applied in batch.results] == [
+        UpdateOutcome.UPDATED,
+        UpdateOutcome.REFUSED,
+        UpdateOutcome.UPDATED,
     ]
     assert "ES79" not in batch.results[1].reason
 
@@ -237,9 +239,9 @@ async def test_a_statement_that_hangs_is_ended_by_the_query_time_out(
     async with open_repository(settings) as repository:
         answer_update(sql_server)
         [applied] = (await apply(repository, "d-1")).results
-        assert applied.verdict in {Verdict.FAILED, Verdict.UNKNOWN}
+        assert applied.outcome in {UpdateOutcome.FAILED, UpdateOutcome.UNKNOWN}
         answer_update(sql_server, Count(1))
-        assert await verdict(repository) is Verdict.UPDATED
+        assert await outcome(repository) is UpdateOutcome.UPDATED
 
 
 async def test_a_server_that_was_restarted_is_connected_with_anew(
@@ -251,8 +253,8 @@ async def test_a_server_that_was_restarted_is_connected_with_anew(
         settings = Settings(callback_api_key="k", **through)
         async with open_repository(settings) as repository:
             for _ in range(3):  # whichever of its connections is taken
-                assert await verdict(repository) is Verdict.UPDATED
+                assert await outcome(repository) is UpdateOutcome.UPDATED
             proxy.cut()
             connections = proxy.connections
-            assert await verdict(repository) is Verdict.UPDATED
+            assert await outcome(repository) is UpdateOutcome.UPDATED
             assert proxy.connections > connections

@@ -14,15 +14,15 @@ from sam.callback.settings import Settings
 from sam.callback.storage.connection import DatabaseConnection
 from sam.callback.storage.connector import DatabaseConnector
 from sam.callback.storage.errors import DatabaseUnavailableError
+from sam.callback.storage.results import UpdateOutcome
 from sam.callback.storage.robots import RobotRepository
-from sam.callback.storage.verdicts import Verdict
 from tests.support import repositories
 from tests.support.conditions import LIMIT_SECONDS
 from tests.support.databases import ROW_LOCKING, Database, PostgresDatabase, SqliteDatabase
 
 RECEIVED = datetime(2026, 3, 29, 1, 30, 15, 123000, tzinfo=UTC)
 NUMBERS = count(round(RECEIVED.timestamp() * 1_000_000) * 1000)
-UPDATED, UNMATCHED = Verdict.UPDATED, Verdict.UNMATCHED
+UPDATED, UNMATCHED = UpdateOutcome.UPDATED, UpdateOutcome.UNMATCHED
 
 
 def callback(deployment_id: str = "d-1", status: str = "DONE", payload: bytes = b"{}") -> Callback:
@@ -40,10 +40,10 @@ def open_repository(database: Database, settings_for: Callable[..., Settings]) -
     return open_it
 
 
-async def verdicts(repository: RobotRepository, *callbacks: Callback) -> list[Verdict]:
+async def outcomes(repository: RobotRepository, *callbacks: Callback) -> list[UpdateOutcome]:
     batch = await repositories.apply(repository, callbacks)
     assert batch.error is None
-    return [applied.verdict for applied in batch.results]
+    return [applied.outcome for applied in batch.results]
 
 
 async def test_each_callback_of_a_batch_gets_its_own_result(
@@ -51,7 +51,7 @@ async def test_each_callback_of_a_batch_gets_its_own_result(
 ) -> None:
     database.add_robots(["d-2", "d-3"])
     async with open_repository() as repository:
-        assert await verdicts(
+        assert await outcomes(
             repository, callback("d-1", "A"), callback("nobody"), callback("d-3", "C")
         ) == [UPDATED, UNMATCHED, UPDATED]
     assert database.statuses() == {"d-1": "A", "d-2": "RUNNING", "d-3": "C"}
@@ -66,7 +66,7 @@ async def test_a_row_that_is_refused_does_not_hold_up_the_others(
     async with open_repository() as repository:
         applied_batch = await repositories.apply(repository, batch)
     for name, applied in zip(names, applied_batch.results, strict=True):
-        assert applied.verdict is (Verdict.REFUSED if name == "d-50" else UPDATED)
+        assert applied.outcome is (UpdateOutcome.REFUSED if name == "d-50" else UPDATED)
     statuses = database.statuses()
     assert statuses.pop("d-50") == statuses.pop("d-1") == "RUNNING"
     assert set(statuses.values()) == {"DONE"}
@@ -88,7 +88,7 @@ async def test_payload_and_time_are_written_where_their_columns_are_set(
     async with open_repository(
         sql_sam_payload_column="payload", sql_sam_finished_column="finished"
     ) as repository:
-        assert await verdicts(repository, callback(payload=payload)) == [UPDATED]
+        assert await outcomes(repository, callback(payload=payload)) == [UPDATED]
     [(status, written, finished)] = database.execute("SELECT status, payload, finished FROM robots")
     assert (status, written) == ("DONE", payload.decode())
     assert str(finished).startswith("2026-03-29 01:30:15.123")
@@ -104,7 +104,7 @@ async def test_names_of_the_table_and_its_columns_are_settings(
         sql_sam_deployment_column="the id",
         sql_sam_status_column="order",
     ) as repository:
-        assert await verdicts(repository, callback("d-9")) == [UPDATED]
+        assert await outcomes(repository, callback("d-9")) == [UPDATED]
     assert database.execute('SELECT "order" FROM "SAM robots"') == [("DONE",)]
     assert database.statuses() == {"d-1": "RUNNING"}
 
@@ -116,7 +116,7 @@ async def test_several_rows_of_one_deployment_are_all_updated(
     for _ in range(2):
         database.execute("INSERT INTO runs VALUES ('d-1', 'RUNNING')")
     async with open_repository(sql_sam_table="runs") as repository:
-        assert await verdicts(repository, callback()) == [UPDATED]
+        assert await outcomes(repository, callback()) == [UPDATED]
     assert database.execute("SELECT status FROM runs") == [("DONE",), ("DONE",)]
 
 
@@ -135,7 +135,7 @@ async def test_a_missing_table_or_column_is_the_databases_fault(
                 await repository.probe(timeout=LIMIT_SECONDS)
             batch = await repositories.apply(repository, [callback()])
         assert "Check " in str(batch.error), what
-        assert [applied.verdict for applied in batch.results] == [Verdict.UNKNOWN], what
+        assert [applied.outcome for applied in batch.results] == [UpdateOutcome.UNKNOWN], what
 
 
 async def test_the_probe_changes_nothing(
@@ -152,10 +152,10 @@ async def test_with_a_finished_column_a_later_status_is_not_overwritten(
     earlier, later = callback(status="EARLIER"), callback(status="LATER")
     later = replace(later, number=earlier.number + 1_000_000_000)
     async with open_repository(sql_sam_finished_column="finished") as repository:
-        assert await verdicts(repository, later) == [UPDATED]
-        assert await verdicts(repository, earlier) == [Verdict.SUPERSEDED]
-        assert await verdicts(repository, later) == [UPDATED]  # replayed
-        assert await verdicts(repository, callback("nobody")) == [UNMATCHED]
+        assert await outcomes(repository, later) == [UPDATED]
+        assert await outcomes(repository, earlier) == [UpdateOutcome.SUPERSEDED]
+        assert await outcomes(repository, later) == [UPDATED]  # replayed
+        assert await outcomes(repository, callback("nobody")) == [UNMATCHED]
     assert database.statuses() == {"d-1": "LATER"}
 
 
@@ -179,7 +179,7 @@ async def test_what_keeps_the_update_from_its_row_is_not_taken_for_a_later_statu
     async with open_repository(sql_sam_finished_column="finished") as repository:
         batch = await repositories.apply(repository, [callback()])
     [applied] = batch.results
-    assert applied.verdict is Verdict.FAILED
+    assert applied.outcome is UpdateOutcome.FAILED
     assert "just after the UPDATE" in applied.reason
 
 
@@ -207,7 +207,7 @@ async def test_many_locked_rows_take_hardly_more_time_than_one(
             )
         assert batch.error is None
         for name, applied in zip(names, batch.results, strict=True):
-            assert applied.verdict is (Verdict.FAILED if name in locked else UPDATED)
+            assert applied.outcome is (UpdateOutcome.FAILED if name in locked else UPDATED)
         if isinstance(database, PostgresDatabase):  # and the next one waits for as long as before
             assert await connector.run(_lock_timeout, timeout=LIMIT_SECONDS) == "1s"
     finally:
@@ -229,7 +229,7 @@ async def test_a_row_that_is_locked_does_not_hold_up_the_others(
             batch = await repositories.apply(
                 repository, [callback("d-1"), callback("d-2"), callback("d-3")]
             )
-    assert [a.verdict for a in batch.results] == [UPDATED, Verdict.FAILED, UPDATED]
+    assert [a.outcome for a in batch.results] == [UPDATED, UpdateOutcome.FAILED, UPDATED]
     assert database.statuses() == {"d-1": "DONE", "d-2": "RUNNING", "d-3": "DONE"}
 
 
@@ -252,7 +252,7 @@ async def test_what_fails_at_the_commit_holds_up_none_but_itself(
         batch = await repositories.apply(
             repository, [callback("d-1"), callback("d-2", "BAD"), callback("d-3")]
         )
-    assert [a.verdict for a in batch.results] == [UPDATED, Verdict.REFUSED, UPDATED]
+    assert [a.outcome for a in batch.results] == [UPDATED, UpdateOutcome.REFUSED, UPDATED]
     assert database.statuses() == {"d-1": "DONE", "d-2": "RUNNING", "d-3": "DONE"}
 
 
@@ -268,6 +268,6 @@ async def test_the_values_of_a_row_are_not_in_the_reason(
             repository, [callback(status="BAD", payload=b'{"iban": "ES79"}')]
         )
     [applied] = batch.results
-    assert applied.verdict is Verdict.REFUSED
+    assert applied.outcome is UpdateOutcome.REFUSED
     assert "23514" in applied.reason or "547" in applied.reason  # whichever database's number
     assert "ES79" not in applied.reason

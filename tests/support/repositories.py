@@ -8,8 +8,8 @@ from sam.callback.model import Callback
 from sam.callback.settings import Settings
 from sam.callback.storage.connector import DatabaseConnector
 from sam.callback.storage.errors import KeyRuleChangedError
+from sam.callback.storage.results import BatchResult
 from sam.callback.storage.robots import RobotRepository
-from sam.callback.storage.verdicts import AppliedBatch
 from tests.support.conditions import LIMIT_SECONDS
 
 _numbers = count(1)
@@ -33,7 +33,7 @@ def callback(deployment_id: str, status: str = "DONE") -> Callback:
 
 async def apply(
     repository: RobotRepository, callbacks: Sequence[Callback], *, timeout: float = LIMIT_SECONDS
-) -> AppliedBatch:
+) -> BatchResult:
     """Apply callbacks of different deployments, by whatever rule these are told apart."""
     while True:
         try:

@@ -17,8 +17,8 @@ from sam.callback.storage.errors import (
     StillConnectingError,
 )
 from sam.callback.storage.key_rule import KeyRule
+from sam.callback.storage.results import UpdateResult
 from sam.callback.storage.robots import RobotRepository
-from sam.callback.storage.verdicts import Applied
 
 MIN_INTERVAL_SECONDS: Final = 0.005
 """Where batches are to begin more often, they begin as they come."""
@@ -80,7 +80,7 @@ class DatabaseWriter:
 
     async def write(
         self, callbacks: Sequence[Callback], source: Source, key_rule: KeyRule
-    ) -> list[Applied]:
+    ) -> list[UpdateResult]:
         """Write the status of each callback, in a slot of the caller's.
 
         Args:
@@ -109,7 +109,7 @@ class DatabaseWriter:
             self._breaker.failed(batch.error, begun)
         return batch.results
 
-    async def replay(self, callbacks: Sequence[Callback], key_rule: KeyRule) -> list[Applied]:
+    async def replay(self, callbacks: Sequence[Callback], key_rule: KeyRule) -> list[UpdateResult]:
         """Write what was spooled, as `write` does, once there is a slot.
 
         With one slot each replay makes callbacks wait for as long as a COMMIT takes; of those whose

@@ -21,7 +21,7 @@ from sam.callback.metrics import Metrics, Source
 from sam.callback.model import Callback, Outcome, Recorded
 from sam.callback.storage.errors import KeyRuleChangedError
 from sam.callback.storage.key_rule import COARSEST, KeyRule
-from sam.callback.storage.verdicts import Applied, Verdict
+from sam.callback.storage.results import UpdateOutcome, UpdateResult
 
 SOON_SECONDS: Final = 0.01
 """A batch whose time is up so soon after a callback's is waited for: it says what went wrong."""
@@ -225,14 +225,14 @@ class Recorder:
             group.is_in_database = True
         callbacks = [group.callback for group in groups]
         results = await self._database.write(callbacks, Source.CALLBACK, key_rule)
-        done: list[tuple[Group, Verdict]] = []
+        done: list[tuple[Group, UpdateOutcome]] = []
         for group, applied in zip(groups, results, strict=True):
             group.is_in_database = False
-            verdict = applied.verdict
-            if verdict is Verdict.UPDATED or verdict is Verdict.SUPERSEDED:
-                done.append((group, verdict))
+            outcome = applied.outcome
+            if outcome is UpdateOutcome.UPDATED or outcome is UpdateOutcome.SUPERSEDED:
+                done.append((group, outcome))
                 continue
-            if verdict is Verdict.UNMATCHED:
+            if outcome is UpdateOutcome.UNMATCHED:
                 self._breaker.missed()
             if group.spooling is None:
                 self._put(group, *_as_entry(applied))
@@ -240,7 +240,7 @@ class Recorder:
             self._breaker.matched()
             self._settle(done)
 
-    def _settle(self, done: list[tuple[Group, Verdict]]) -> None:
+    def _settle(self, done: list[tuple[Group, UpdateOutcome]]) -> None:
         """Resolve what is in the database; withdraw its entries, where its time was up."""
         late = []
         for group, _ in done:
@@ -282,25 +282,25 @@ class Recorder:
         self._in_flight.stored.set()
 
 
-def _as_entry(applied: Applied) -> tuple[Kind, str, int]:
+def _as_entry(applied: UpdateResult) -> tuple[Kind, str, int]:
     """Return as what a callback goes into the spool, why, and how often it was tried in vain."""
-    match applied.verdict:
-        case Verdict.UNMATCHED:
+    match applied.outcome:
+        case UpdateOutcome.UNMATCHED:
             return Kind.UNMATCHED, NO_ROW_YET, 1
-        case Verdict.REFUSED:
+        case UpdateOutcome.REFUSED:
             return Kind.DEAD_LETTER, applied.reason, 0
-        case Verdict.FAILED:
+        case UpdateOutcome.FAILED:
             return Kind.QUEUED, applied.reason, 1
         case _:
             return Kind.QUEUED, applied.reason, 0
 
 
-def _resolve(done: list[tuple[Group, Verdict]]) -> None:
+def _resolve(done: list[tuple[Group, UpdateOutcome]]) -> None:
     group, _ = done[0]
     batch_size, seconds = group.batch_size, monotonic() - group.begun  # the same for all
     updated = Recorded(Outcome.UPDATED, "", seconds, batch_size)
-    for group, verdict in done:
-        if verdict is Verdict.SUPERSEDED:
+    for group, outcome in done:
+        if outcome is UpdateOutcome.SUPERSEDED:
             group.resolve(Recorded(Outcome.SUPERSEDED, LATER_IN_ROW, seconds, batch_size))
         elif len(group.waiters) > 1:
             group.resolve(replace(updated, status=group.callback.status))

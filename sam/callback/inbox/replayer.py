@@ -19,7 +19,7 @@ from sam.callback.metrics import Metrics, Replayed
 from sam.callback.model import Callback
 from sam.callback.storage.errors import KeyRuleChangedError
 from sam.callback.storage.key_rule import KeyRule
-from sam.callback.storage.verdicts import Applied, Verdict
+from sam.callback.storage.results import UpdateOutcome, UpdateResult
 
 PROBE_BATCH: Final = 10
 """How many entries a database that is down is tried with."""
@@ -38,7 +38,7 @@ GRACE_SECONDS: Final = 600.0
 """How long a database that was away is tried before what is too old becomes a dead letter."""
 
 _NS = 1_000_000_000
-_DONE = {Verdict.UPDATED: Replayed.APPLIED, Verdict.SUPERSEDED: Replayed.SUPERSEDED}
+_DONE = {UpdateOutcome.UPDATED: Replayed.APPLIED, UpdateOutcome.SUPERSEDED: Replayed.SUPERSEDED}
 
 _log = get_logger(__name__)
 
@@ -184,21 +184,21 @@ class Replayer:
             results = await self._database.replay([_callback(entry) for entry in entries], rule)
             await self._settle(entries, results)
 
-    async def _settle(self, entries: list[Entry], results: list[Applied]) -> None:
-        done: list[tuple[Entry, Verdict]] = []
+    async def _settle(self, entries: list[Entry], results: list[UpdateResult]) -> None:
+        done: list[tuple[Entry, UpdateOutcome]] = []
         moved: list[tuple[Entry, Kind, str]] = []
         put_off: list[tuple[int, int]] = []
         for entry, applied in zip(entries, results, strict=True):
-            if applied.verdict in _DONE:
+            if applied.outcome in _DONE:
                 self._breaker.matched()
-                self._metrics.replayed[_DONE[applied.verdict]].inc()
-                done.append((entry, applied.verdict))
+                self._metrics.replayed[_DONE[applied.outcome]].inc()
+                done.append((entry, applied.outcome))
                 continue
             kind, reason = self._kind_after(entry, applied)
-            self._metrics.replayed[_result(kind, applied.verdict)].inc()
+            self._metrics.replayed[_result(kind, applied.outcome)].inc()
             if kind is not entry.kind:
                 moved.append((entry, kind, reason))
-            if applied.verdict is Verdict.UNKNOWN:  # no fault of its own, but others come first
+            if applied.outcome is UpdateOutcome.UNKNOWN:  # not its fault, but others come first
                 put_off.append((entry.number, 0))
             else:
                 longest = RETRY.failures_to_longest  # of a dead letter that there is no room for
@@ -211,15 +211,15 @@ class Replayer:
         moved = [each for each in moved if each[0].number not in not_moved]
         _tell(done, [(e, reason) for e, kind, reason in moved if kind is Kind.DEAD_LETTER])
 
-    def _kind_after(self, entry: Entry, applied: Applied) -> tuple[Kind, str]:
-        if applied.verdict is Verdict.REFUSED:
+    def _kind_after(self, entry: Entry, applied: UpdateResult) -> tuple[Kind, str]:
+        if applied.outcome is UpdateOutcome.REFUSED:
             return Kind.DEAD_LETTER, applied.reason
-        if applied.verdict is Verdict.UNKNOWN or applied.is_transient:
+        if applied.outcome is UpdateOutcome.UNKNOWN or applied.is_transient:
             return entry.kind, ""
         if self._is_expired(entry):
             why = applied.reason or "No row had this deployment."
             return Kind.DEAD_LETTER, f"{why} It came more than {self._unmatched_ttl:g} s ago."
-        if applied.verdict is Verdict.UNMATCHED:
+        if applied.outcome is UpdateOutcome.UNMATCHED:
             return Kind.UNMATCHED, NO_ROW_YET
         return entry.kind, ""
 
@@ -236,9 +236,9 @@ class Replayer:
         return now - entry.number > self._unmatched_ttl * _NS
 
 
-def _tell(done: list[tuple[Entry, Verdict]], dead: list[tuple[Entry, str]]) -> None:
-    for entry, verdict in done:
-        if verdict is Verdict.SUPERSEDED:
+def _tell(done: list[tuple[Entry, UpdateOutcome]], dead: list[tuple[Entry, str]]) -> None:
+    for entry, outcome in done:
+        if outcome is UpdateOutcome.SUPERSEDED:
             _log.warning("superseded", deployment_id=entry.deployment_id, status=entry.status)
         else:
             _log.info("replayed", deployment_id=entry.deployment_id, status=entry.status)
@@ -248,12 +248,12 @@ def _tell(done: list[tuple[Entry, Verdict]], dead: list[tuple[Entry, str]]) -> N
         )
 
 
-def _result(kind: Kind, verdict: Verdict) -> Replayed:
+def _result(kind: Kind, outcome: UpdateOutcome) -> Replayed:
     if kind is Kind.DEAD_LETTER:
         return Replayed.DEAD_LETTER
-    if verdict is Verdict.UNMATCHED:
+    if outcome is UpdateOutcome.UNMATCHED:
         return Replayed.UNMATCHED
-    return Replayed.UNANSWERED if verdict is Verdict.UNKNOWN else Replayed.FAILED
+    return Replayed.UNANSWERED if outcome is UpdateOutcome.UNKNOWN else Replayed.FAILED
 
 
 def _callback(entry: Entry) -> Callback:

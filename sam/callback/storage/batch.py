@@ -15,8 +15,8 @@ from sam.callback.storage.errors import (
     native_numbers_of,
     sqlstate_of,
 )
+from sam.callback.storage.results import UpdateOutcome, UpdateResult
 from sam.callback.storage.statements import RobotsTable
-from sam.callback.storage.verdicts import Applied, Verdict
 
 MAX_TOGETHER: Final = 64
 """The most callbacks in one execute: of five values each, well below SQL Server's 2,100."""
@@ -26,9 +26,9 @@ MAX_SUSPECTED: Final = 2
 
 CAME_BETWEEN: Final = "Its row came just after the UPDATE, or something keeps the UPDATE from it."
 
-_UPDATED: Final = Applied(Verdict.UPDATED)
-_UPDATED_WITHOUT_PAYLOAD: Final = Applied(Verdict.UPDATED, is_payload_refused=True)
-_UNMATCHED: Final = Applied(Verdict.UNMATCHED)
+_UPDATED: Final = UpdateResult(UpdateOutcome.UPDATED)
+_UPDATED_WITHOUT_PAYLOAD: Final = UpdateResult(UpdateOutcome.UPDATED, is_payload_refused=True)
+_UNMATCHED: Final = UpdateResult(UpdateOutcome.UNMATCHED)
 
 
 class Batch:
@@ -44,7 +44,7 @@ class Batch:
     """
 
     def __init__(self, table: RobotsTable, callbacks: Sequence[Callback]) -> None:
-        self.results: dict[int, Applied] = {}
+        self.results: dict[int, UpdateResult] = {}
         self._table = table
         self._callbacks = callbacks
 
@@ -77,7 +77,7 @@ class Batch:
             if reason is None:
                 acceptable.append(callback)
             else:
-                self.results[callback.number] = Applied(Verdict.REFUSED, reason)
+                self.results[callback.number] = UpdateResult(UpdateOutcome.REFUSED, reason)
         return acceptable
 
     def _write(self, callbacks: Sequence[Callback], *, with_payload: bool) -> None:
@@ -95,7 +95,7 @@ class Batch:
         two. If anything fails, nothing is committed, and which row is to blame is not known.
         """
         connection = self._connection
-        done: dict[int, Applied] = {}
+        done: dict[int, UpdateResult] = {}
         try:
             for together in _split(callbacks):
                 values = [value for callback in together for value in self._values(callback)]
@@ -129,7 +129,7 @@ class Batch:
         connection = self._connection
         remaining = callbacks
         while remaining:
-            done: dict[int, Applied] = {}
+            done: dict[int, UpdateResult] = {}
             failing: Callback | None = None
             try:
                 if self._has_met_lock:
@@ -170,8 +170,8 @@ class Batch:
             # A message about the payload may quote it, in any language, and it is a bot's output.
             numbers = ", ".join(map(str, native_numbers_of(error)))
             reason = f"SQLSTATE {sqlstate_of(error)}, native error {numbers}"
-        self.results[callback.number] = Applied(
-            Verdict.REFUSED if refused else Verdict.FAILED,
+        self.results[callback.number] = UpdateResult(
+            UpdateOutcome.REFUSED if refused else UpdateOutcome.FAILED,
             reason,
             is_transient=error_class is ErrorClass.TRANSIENT,
         )
@@ -193,7 +193,7 @@ class Batch:
             connection.rollback()
         return True
 
-    def _result(self, callback: Callback, count: int) -> Applied:
+    def _result(self, callback: Callback, count: int) -> UpdateResult:
         if count > 0:
             return self._updated
         has_finished = self._table.finished is not None
@@ -208,8 +208,8 @@ class Batch:
         if any(row[0] == callback.status for row in found):
             return self._updated
         if has_finished and all(int(row[1]) for row in found):
-            return Applied(Verdict.SUPERSEDED)
-        return Applied(Verdict.FAILED, CAME_BETWEEN)
+            return UpdateResult(UpdateOutcome.SUPERSEDED)
+        return UpdateResult(UpdateOutcome.FAILED, CAME_BETWEEN)
 
     def _values(self, callback: Callback) -> list[object]:
         values: list[object] = [callback.status]

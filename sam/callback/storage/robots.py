@@ -14,8 +14,8 @@ from sam.callback.storage.connection import DatabaseConnection
 from sam.callback.storage.connector import DatabaseConnector
 from sam.callback.storage.errors import DatabaseUnavailableError
 from sam.callback.storage.key_rule import KeyRule
+from sam.callback.storage.results import BatchResult, UpdateOutcome, UpdateResult
 from sam.callback.storage.statements import RobotsTable
-from sam.callback.storage.verdicts import Applied, AppliedBatch, Verdict
 
 _log = get_logger(__name__)
 
@@ -46,7 +46,7 @@ class RobotRepository:
 
     async def apply(
         self, callbacks: Sequence[Callback], *, timeout: float, key_rule: KeyRule
-    ) -> AppliedBatch:
+    ) -> BatchResult:
         """Write the status of each callback; one COMMIT for all where all succeed.
 
         Args:
@@ -74,8 +74,8 @@ class RobotRepository:
                     deployment_id=callback.deployment_id,
                     payload_bytes=len(callback.payload or b""),
                 )
-        unknown = Applied(Verdict.UNKNOWN, str(error))
-        return AppliedBatch([known.get(callback.number, unknown) for callback in callbacks], error)
+        unknown = UpdateResult(UpdateOutcome.UNKNOWN, str(error))
+        return BatchResult([known.get(callback.number, unknown) for callback in callbacks], error)
 
     async def probe(self, *, timeout: float) -> None:
         """Commit an UPDATE that meets no row.

@@ -6,7 +6,7 @@ from enum import StrEnum
 from sam.callback.storage.errors import DatabaseUnavailableError
 
 
-class Verdict(StrEnum):
+class UpdateOutcome(StrEnum):
     """What the database made of one callback."""
 
     UPDATED = "updated"
@@ -28,28 +28,28 @@ class Verdict(StrEnum):
     """It was not answered before the database failed; it may be committed or not."""
 
 
-_COMMITTED = {Verdict.UPDATED, Verdict.SUPERSEDED, Verdict.UNMATCHED}
+_COMMITTED = {UpdateOutcome.UPDATED, UpdateOutcome.SUPERSEDED, UpdateOutcome.UNMATCHED}
 
 
 @dataclass(frozen=True, slots=True)
-class Applied:
+class UpdateResult:
     """The result for one callback.
 
     Attributes:
-        verdict: What became of it.
+        outcome: What became of it.
         reason: The database's own words where it failed.
         is_payload_refused: Whether the status was written without the payload.
         is_transient: Whether it failed for what passes by itself: a lock, a deadlock.
     """
 
-    verdict: Verdict
+    outcome: UpdateOutcome
     reason: str = ""
     is_payload_refused: bool = False
     is_transient: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class AppliedBatch:
+class BatchResult:
     """The results for several callbacks, in their order, and what stopped the rest.
 
     Attributes:
@@ -57,10 +57,10 @@ class AppliedBatch:
         error: Why the database cannot take callbacks now, if it failed meanwhile.
     """
 
-    results: list[Applied]
+    results: list[UpdateResult]
     error: DatabaseUnavailableError | None = None
 
     @property
     def is_committed(self) -> bool:
         """Whether anything was committed, if only that there is no such row."""
-        return any(applied.verdict in _COMMITTED for applied in self.results)
+        return any(applied.outcome in _COMMITTED for applied in self.results)
