@@ -39,7 +39,7 @@ class PoolExhaustedError(DatabaseTimeoutError):
 class StillConnectingError(DatabaseTimeoutError):
     """A connection was still being made when time ran out.
 
-    It goes on being made, and serves whoever comes later: this says nothing of the database. If it
+    It goes on being made, and serves the next caller: this says nothing of the database. If it
     fails, that is reported by itself.
     """
 

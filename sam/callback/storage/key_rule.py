@@ -1,4 +1,4 @@
-"""Key equivalence: which deployment ids the database takes for the same."""
+"""Key equivalence of deployment ids: the rule by which the database takes two for the same."""
 
 import re
 import unicodedata

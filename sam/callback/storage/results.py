@@ -1,4 +1,4 @@
-"""What the database made of callbacks."""
+"""Results of a batch of UPDATEs."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -7,7 +7,7 @@ from sam.callback.storage.errors import DatabaseUnavailableError
 
 
 class UpdateOutcome(StrEnum):
-    """What the database made of one callback."""
+    """Outcome of the UPDATE of one callback."""
 
     UPDATED = "updated"
     """Its row has the status, committed."""
@@ -36,7 +36,7 @@ class UpdateResult:
     """The result for one callback.
 
     Attributes:
-        outcome: What became of it.
+        outcome: The outcome.
         reason: The database's own words where it failed.
         is_payload_refused: Whether the status was written without the payload.
         is_transient: Whether it failed for what passes by itself: a lock, a deadlock.
@@ -53,7 +53,7 @@ class BatchResult:
     """The results for several callbacks, in their order, and what stopped the rest.
 
     Attributes:
-        results: What the database made of each.
+        results: One for each callback.
         error: Why the database cannot take callbacks now, if it failed meanwhile.
     """
 

@@ -1,1 +1,1 @@
-"""ODBC: drivers, connection strings, and what differs between databases."""
+"""ODBC: drivers, connection strings, dialects."""

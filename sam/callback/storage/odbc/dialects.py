@@ -1,4 +1,4 @@
-"""SQL dialects: what differs between the databases, in statements, types and errors."""
+"""SQL dialects: statements, types and errors of each database."""
 
 from collections.abc import Iterable, Sequence
 from typing import ClassVar, Final

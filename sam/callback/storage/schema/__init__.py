@@ -1,4 +1,4 @@
-"""The table that the service needs: a script per database, and a few robots for trying it out.
+"""Scripts of the table that the service needs, per database, and a few robots for a trial.
 
 All of them may run again and again.
 """
