@@ -146,14 +146,14 @@ def test_where_the_system_has_no_more_file_descriptors_strangers_go_too(
 
 
 def _provide(soft: int, hard: int, connections: int) -> tuple[list[int], list[str]]:
-    """What `provide_for` returns and sets in a process with these limits, and what it logs."""
+    """What `room_for` returns and sets in a process with these limits, and what it logs."""
     program = f"""
 import resource
 resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))
 from sam.callback import logs, setting_types, settings
 logs.configure(setting_types.LogLevel.INFO, setting_types.LogFormat.JSON)
-from sam.callback.service.file_descriptors import provide_for
-room = provide_for({connections})
+from sam.callback.server.connections import room_for
+room = room_for({connections})
 print(room, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 """
     output = subprocess.run(
