@@ -288,6 +288,8 @@ class HttpProtocol(HttpToolsProtocol):
             if self._is_in_head and self._has_progressed and self._newest is not None:
                 self._restart_clock()  # of the first request it runs since the connection opened
             self._check_head(self._unfinished_bytes)
+        if self._is_in_body and not self.is_authenticated:
+            self.flow.pause_reading()  # until the app asks for it
         self._has_progressed = False
 
     def _check_head(self, size: int) -> None:
