@@ -1,6 +1,8 @@
 """Connection limit with eviction, and one timer for the deadlines of all connections."""
 
 import asyncio
+import contextlib
+import ctypes
 import math
 import sys
 from collections import OrderedDict
@@ -18,6 +20,8 @@ RESERVED_FILES: Final = 100
 """File descriptors for all but connections: the database, the spool, the event loop, libraries."""
 
 _WAIT_SECONDS: Final = 0.05
+_TRIM_SECONDS: Final = 5.0
+_TRIM_CONNECTIONS: Final = 100
 
 _log = get_logger(__name__)
 
@@ -71,6 +75,7 @@ class Connections:
         # Ordered, since the first of a dict that loses its first ones is ever slower to find.
         self._unauthenticated: OrderedDict[Connection, None] = OrderedDict()
         self._authenticated: dict[Connection, None] = {}
+        self._closed = 0  # since memory was last given back
 
     def __len__(self) -> int:
         """Return how many there are."""
@@ -91,6 +96,7 @@ class Connections:
         """Remove one that is closed; it may be removed twice."""
         self._unauthenticated.pop(connection, None)
         self._authenticated.pop(connection, None)
+        self._closed += 1
 
     def cut(self, connection: Connection, reason: CutReason, **details: str) -> None:
         """Close one without an answer; count and log that."""
@@ -145,6 +151,7 @@ class Connections:
     async def sweep(self) -> None:
         """Have connections expire whose deadline has passed, until cancelled."""
         loop = asyncio.get_running_loop()
+        next_trim = 0.0
         while True:
             await asyncio.sleep(self._sweep_seconds)
             now = loop.time()
@@ -152,6 +159,15 @@ class Connections:
                 if connection.deadline <= now:
                     with self._supervisor.guard(BackgroundTask.DEADLINES):
                         _expire(connection)
+            if self._closed >= _TRIM_CONNECTIONS and now >= next_trim:
+                next_trim, self._closed = now + _TRIM_SECONDS, 0
+                _trim_memory()
+
+
+def _trim_memory() -> None:
+    """Give back to the system what closed connections had; glibc keeps it otherwise."""
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _expire(connection: Connection) -> None:
