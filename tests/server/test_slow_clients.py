@@ -1,7 +1,6 @@
 """Time limits and size limits of a connection: slow, greedy and endless senders are cut off."""
 
 from collections.abc import Callable
-from contextlib import ExitStack
 
 import psutil
 import pytest

@@ -1,4 +1,4 @@
-"""An answer that makes the body unwanted ends the connection: nothing of it is waited for, or held."""
+"""An answer that makes the body unwanted ends the connection: no more is waited for, or held."""
 
 from collections.abc import Callable
 from contextlib import ExitStack

@@ -30,14 +30,14 @@ class Connection(Protocol):
     """One open connection. All times are seconds on the event loop's clock.
 
     Attributes:
-        address: The other end's.
+        client: The other end's address and port.
         opened: When it was accepted.
         deadline: When it expires; infinite while nothing is waited for.
         idle_since: Since when nothing of a request is here; infinite while something is.
         is_authenticated: Whether a request with a valid key came over it.
     """
 
-    address: str
+    client: tuple[str, int] | None
     opened: float
     deadline: float
     idle_since: float
@@ -125,17 +125,17 @@ class Connections:
             _log.warning(
                 event,
                 reason=reason,
-                client=connection.address,
+                client=connection.client[0] if connection.client else None,
                 has_key=connection.is_authenticated,
                 **fields,
             )
 
     async def wait_for_room(self) -> None:
         """Return as soon as there is room for one more; evict one if need be."""
-        while len(self) >= self._limit and not self.evict(CutReason.TOO_MANY_CONNECTIONS):
+        while len(self) >= self._limit and not self.evict():  # noqa: ASYNC110 - time makes room too
             await asyncio.sleep(_WAIT_SECONDS)
 
-    def evict(self, reason: CutReason) -> bool:
+    def evict(self, reason: CutReason = CutReason.TOO_MANY_CONNECTIONS) -> bool:
         """Cut the connection that is the least likely to bring a callback, if one may go."""
         youngest = asyncio.get_running_loop().time() - self._grace
         evicted = next(iter(self._unauthenticated), None)

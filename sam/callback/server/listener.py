@@ -34,7 +34,7 @@ class Listener:
 
     Args:
         connections: Where there must be room.
-        make_protocol: Makes the protocol of a connection from an address.
+        make_protocol: Makes the protocol of a connection.
         tls: What TLS needs, or None to go without.
         throttle: Bounds the lines that are written.
         supervisor: Runs the tasks.
@@ -43,7 +43,7 @@ class Listener:
     def __init__(
         self,
         connections: Connections,
-        make_protocol: Callable[[str], HttpProtocol],
+        make_protocol: Callable[[], HttpProtocol],
         tls: ssl.SSLContext | None,
         throttle: LogThrottle,
         supervisor: Supervisor,
@@ -86,12 +86,15 @@ class Listener:
             except OSError as error:
                 await self._recover(error)
 
-    async def _take(self, accepted: socket.socket, address: Any) -> None:  # noqa: ANN401 - by family
-        await self._connections.wait_for_room()
-        accepted.setblocking(False)  # noqa: FBT003 - the standard library's
-        protocol = self._make_protocol(str(address[0]))
-        self._connections.add(protocol)
-        self._start(self._set_up(accepted, protocol))
+    async def _take(self, accepted: socket.socket, _address: object) -> None:
+        with self._supervisor.guard(BackgroundTask.ACCEPT), contextlib.ExitStack() as unless_taken:
+            unless_taken.callback(accepted.close)
+            await self._connections.wait_for_room()
+            accepted.setblocking(False)  # noqa: FBT003 - the standard library's
+            protocol = self._make_protocol()
+            self._connections.add(protocol)
+            self._start(self._set_up(accepted, protocol))
+            unless_taken.pop_all()
 
     async def _set_up(self, accepted: socket.socket, protocol: HttpProtocol) -> None:
         with self._supervisor.guard(BackgroundTask.ACCEPT), contextlib.ExitStack() as unless_set_up:

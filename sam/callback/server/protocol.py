@@ -40,17 +40,14 @@ class HttpProtocol(HttpToolsProtocol):
     tests/server/test_uvicorn_internals.py fails if a release of uvicorn moves one.
 
     Args:
-        address: The other end's.
-        connections: Where it is one of.
+        connections: The table that it is in.
         settings: The limits.
         uvicorn: The arguments of uvicorn's own protocol.
     """
 
     def __init__(
         self,
-        address: str,
         connections: Connections,
-        *,
         settings: Settings,
         **uvicorn: Any,  # noqa: ANN401 - uvicorn's own
     ) -> None:
@@ -59,10 +56,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._settings = settings
         self._max_head_bytes: int = settings.callback_max_header_bytes
         # What `Connections` looks at.
-        self.address = address
-        self.opened = self.loop.time()
-        self.deadline = self.opened + settings.callback_header_timeout
-        self.idle_since = math.inf
+        self.opened = self.deadline = self.idle_since = math.inf
         self.is_authenticated = False
         # What is being read.
         self.is_in_handshake = False
@@ -76,6 +70,11 @@ class HttpProtocol(HttpToolsProtocol):
         self._response_head = b""
 
     # What the transport calls.
+
+    def connection_made(self, transport: Any) -> None:  # noqa: ANN401, D102 - asyncio's
+        super().connection_made(transport)
+        self.opened = self.loop.time()
+        self.deadline = self.opened + self._settings.callback_header_timeout
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: D102 - asyncio's
         self._table.remove(self)

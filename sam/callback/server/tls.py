@@ -125,10 +125,12 @@ class TlsTransport(asyncio.BufferedProtocol, asyncio.Transport):
 
     def _read(self) -> None:
         while self._tls is not None and (self._incoming.pending or self._tls.pending()):
-            if data := self._tls.read(_RECORD_BYTES):
-                self._http.data_received(data)
-            elif not self._http.eof_received():  # TLS' own end
-                self.close()
+            data = self._tls.read(_RECORD_BYTES)
+            if not data:  # nothing more is sent, in TLS' own words
+                if not self._http.eof_received():
+                    self.close()
+                return
+            self._http.data_received(data)
 
     def _flush(self) -> None:
         if self._outgoing.pending and not self._socket.is_closing():
