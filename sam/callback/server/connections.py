@@ -101,33 +101,29 @@ class Connections:
     def cut(self, connection: Connection, reason: CutReason, **details: str) -> None:
         """Close one without an answer; count and log that."""
         self._metrics.cut(reason)
-        seconds = asyncio.get_running_loop().time() - connection.opened
-        self._write(
-            "connection_cut",
-            connection,
-            reason,
-            open_seconds=round(seconds, 3),
-            connections=len(self),
-            **details,
-        )
+        if self._throttle.is_to_be_written("connection_cut", reason):
+            _log.warning(
+                "connection_cut",
+                reason=reason,
+                client=connection.client[0] if connection.client else None,
+                has_key=connection.is_authenticated,
+                open_seconds=round(asyncio.get_running_loop().time() - connection.opened, 3),
+                connections=len(self),
+                **details,
+            )
         self.remove(connection)
         connection.abort()
 
     def report_refusal(self, connection: Connection, refusal: Refusal) -> None:
         """Count and log a request that the app does not see."""
         self._metrics.refused(refusal.reason)
-        self._write("refused_early", connection, refusal.reason, http_status=refusal.status)
-
-    def _write(
-        self, event: str, connection: Connection, reason: str, **fields: str | float
-    ) -> None:
-        if self._throttle.is_to_be_written(event, reason):
+        if self._throttle.is_to_be_written("refused_early", refusal.reason):
             _log.warning(
-                event,
-                reason=reason,
+                "refused_early",
+                reason=refusal.reason,
+                http_status=refusal.status,
                 client=connection.client[0] if connection.client else None,
                 has_key=connection.is_authenticated,
-                **fields,
             )
 
     async def wait_for_room(self) -> None:
