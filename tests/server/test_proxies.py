@@ -141,7 +141,7 @@ def test_behind_haproxy_a_body_that_does_not_come_gets_no_place_at_an_instance(
     assert front.lines("refused") == []
 
 
-def test_behind_nginx_a_body_that_nobody_wants_is_answered_before_it_comes(
+def test_behind_nginx_an_unwanted_body_is_answered_before_it_comes(
     put_in_front: PutInFront,
 ) -> None:
     front = put_in_front("nginx", PATIENT["nginx"])

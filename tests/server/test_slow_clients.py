@@ -70,14 +70,14 @@ def test_who_sends_nothing_is_closed_without_an_answer(impatient: Service) -> No
 
 
 def test_only_who_has_shown_the_key_may_be_idle_for_longer(impatient: Service) -> None:
-    with Wire(impatient) as friend, Wire(impatient) as stranger:
-        friend.send(request(content=body()))
-        assert friend.status() == 200
-        stranger.send(request(b"/health", method=b"GET"))
-        assert stranger.status() == 200
-        assert stranger.rest() == b""
-        friend.send(request(content=body()))
-        assert friend.status() == 200
+    with Wire(impatient) as with_key, Wire(impatient) as without_key:
+        with_key.send(request(content=body()))
+        assert with_key.status() == 200
+        without_key.send(request(b"/health", method=b"GET"))
+        assert without_key.status() == 200
+        assert without_key.rest() == b""
+        with_key.send(request(content=body()))
+        assert with_key.status() == 200
 
 
 def test_who_has_shown_the_key_is_closed_after_the_keep_alive_timeout(

@@ -1,7 +1,7 @@
 """Dependencies on uvicorn's internals: a release that moves one is noticed, and kept out before.
 
-pyproject.toml has an upper bound for uvicorn, since whoever installs the wheel has no tests that
-fail: an internal that moves would take a limit away in silence. To raise it, run these with the
+pyproject.toml has an upper bound for uvicorn, since a user of the wheel has no tests that fail: an
+internal that moves would take a limit away in silence. To raise it, run these with the
 new release. What each part does is shown by the tests of the limits; these say where to look.
 """
 

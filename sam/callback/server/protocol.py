@@ -180,8 +180,8 @@ class HttpProtocol(HttpToolsProtocol):
     def close(self) -> None:
         """End the connection behind this answer: one way at first, for more may come.
 
-        What meets a closed socket brings about a reset, and that takes the answer from whoever has
-        not read it yet (RFC 9112, 9.6).
+        What meets a closed socket brings about a reset, and that takes the answer from a sender
+        that has not read it yet (RFC 9112, 9.6).
         """
         self._flush()
         self._is_ignored = True
@@ -337,7 +337,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _flush(self, data: bytes = b"") -> None:
         data, self._response_head = self._response_head + data, b""
-        # Uvloop's raises when it is closing, and nobody would read it.
+        # Uvloop's raises when it is closing.
         if data and not self.transport.is_closing():
             self.transport.write(data)
 
