@@ -18,7 +18,7 @@ from tests.support.service import Service
 
 FAIL_AT_FIRST = """
 from sam.callback.inbox import database_writer, replayer
-from sam.callback.service import connections, http_protocol, listener
+from sam.callback.server import connections, listener, protocol
 
 def fail_at_first(owner, name, times=1):
     works = getattr(owner, name)
@@ -68,7 +68,7 @@ def wait_until_silence_is_cut_off(service: Service) -> None:
 def test_one_connection_that_cannot_expire_is_closed_and_others_still_expire(
     start_with: StartWith,
 ) -> None:
-    service = start_with("fail_at_first(http_protocol.HttpProtocol, 'expire')")
+    service = start_with("fail_at_first(protocol.HttpProtocol, 'expire')")
     wait_until_silence_is_cut_off(service)
     assert_one_failure_is_told(service, BackgroundTask.DEADLINES)
     wait_until_silence_is_cut_off(service)

@@ -161,8 +161,8 @@ def test_no_crash_of_the_interpreter_shows_one(
             **say_at_start(
                 tmp_path,
                 "import faulthandler\n"
-                "from sam.callback.service.listener import Listener\n"
-                "def start(self, key=os.environ['CALLBACK_API_KEY']):\n"
+                "from sam.callback.server.listener import Listener\n"
+                "def start(self, sockets, key=os.environ['CALLBACK_API_KEY']):\n"
                 "    faulthandler._sigsegv()\n"
                 "Listener.start = start",
             ),

@@ -95,9 +95,9 @@ async def test_the_event_loop_waits_for_neither_the_database_nor_the_disk(
 
 _CONNECT_AND_COUNT: Final = """
 import gc, http.client, os, signal, socket, sys, threading, time
-from sam.callback.service.http_protocol import HttpProtocol
+from sam.callback.server.protocol import HttpProtocol
+from sam.callback.server.server import run
 from sam.callback.service.main import create_app
-from sam.callback.service.server import run
 from sam.callback.settings import Settings
 
 def protocols():

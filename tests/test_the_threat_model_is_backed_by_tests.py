@@ -5,7 +5,7 @@ from pathlib import Path
 
 CHECKOUT = Path(__file__).parents[1]
 PAGE = CHECKOUT / "docs/security.md"
-TEST = re.compile(r"\.\./tests/(fuzz/)?test_")
+TEST = re.compile(r"\.\./tests/(\w+/)?test_")
 LINK = re.compile(r"\]\(([^)#]+)")
 
 

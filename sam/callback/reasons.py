@@ -42,5 +42,3 @@ class CutReason(StrEnum):
     HANDSHAKE_TOO_SLOW = "handshake_too_slow"
     HANDSHAKE_FAILED = "handshake_failed"
     ANSWER_NOT_FETCHED = "answer_not_fetched"
-    BODY_NOT_WANTED = "body_not_wanted"
-    REST_OF_BODY_TOO_SLOW = "rest_of_body_too_slow"

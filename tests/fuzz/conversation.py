@@ -32,6 +32,7 @@ class Request:
         is_taken: Whether it is a callback with the key: recorded exactly once, else never.
         is_head: Whether the answer has no body.
         closes: Whether the answer is the last on its connection.
+        may_end_early: Whether the answer may come before the body, and is then the last.
     """
 
     data: bytes
@@ -41,6 +42,7 @@ class Request:
     is_taken: bool = False
     is_head: bool = False
     closes: bool = False
+    may_end_early: bool = False
 
 
 @dataclass(slots=True)

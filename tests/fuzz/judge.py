@@ -38,7 +38,7 @@ class Judge:
     def hear(self, held: Held) -> None:
         """Judge one conversation by its answers."""
         said = held.conversation
-        self._note(said)
+        self._note(held)
         unanswered = said.size - min(said.size, len(held.answers))
         self.counts["closed without an answer"] += unanswered
         if held.problem:
@@ -82,9 +82,10 @@ class Judge:
             if recorded[name] < self._acknowledged[name]:
                 self._fault(f"{name} was acknowledged, and not recorded", said)
 
-    def _note(self, said: Conversation) -> None:
-        for request in said.requests:
-            if request.is_taken:
+    def _note(self, held: Held) -> None:
+        said = held.conversation
+        for number, request in enumerate(said.requests):
+            if request.is_taken and not (held.was_ended and number >= len(held.answers)):
                 self._taken.append(request)
             else:
                 self._never.append((request.deployment_id, said))
@@ -120,7 +121,7 @@ class Judge:
     def _hear_rest(self, held: Held, answers: list[Answer]) -> None:
         said = held.conversation
         tail = said.tail
-        if tail is None:
+        if tail is None or held.was_ended:
             if answers:
                 self._fault(f"answered once too often: {answers}", said)
             return

@@ -49,10 +49,12 @@ class Tails(Requests):
         )
         framing = pick.choice(words.faulty_framings(pick.choice([len(content), len(rest), 4])))
         lines = pick.choice([[framing], [framing, b"%b: %b\r\n" % KEY_HEADER]])
+        # What is wrong behind the headers is seen once the key was asked for.
+        statuses = _FAULTY if len(lines) > 1 else frozenset({400, 401})
         pick.shuffle(lines)
         data = b"POST /callback HTTP/1.1\r\nHost: x\r\n%b\r\n%b" % (b"".join(lines), rest)
         never = [hidden.deployment_id, outer.deployment_id]
-        return Tail("smuggled", data, _FAULTY, End.CLOSED, never=never)
+        return Tail("smuggled", data, statuses, End.CLOSED, never=never)
 
     def _bad_chunk(self) -> Tail:
         pick = self._random

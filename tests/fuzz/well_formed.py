@@ -40,7 +40,7 @@ class Requests:
         pick = self._random
         how = pick.choice(["close", "1.0", "expect", "key in trailer"])
         if how == "key in trailer":
-            made, content = self._new(statuses=_REFUSED)
+            made, content = self._new(statuses=_REFUSED, may_end_early=True)
             framed = self._chunked(content, trailers=[KEY_HEADER])
             made.data = self._build(b"POST", b"/callback", [], *framed)
             return made
@@ -72,7 +72,7 @@ class Requests:
         return made
 
     def _refused(self) -> Request:
-        made, content = self._new(statuses=_REFUSED)
+        made, content = self._new(statuses=_REFUSED, may_end_early=True)
         pick = self._random
         target = pick.choice(words.CALLBACK + words.ELSEWHERE + words.PUBLIC)
         methods = words.METHODS
@@ -89,7 +89,7 @@ class Requests:
         return made
 
     def _public(self) -> Request:
-        made, content = self._new(statuses=frozenset({200}))
+        made, content = self._new(statuses=frozenset({200}), may_end_early=True)
         pick = self._random
         target = pick.choice(words.PUBLIC)
         method = pick.choice([b"GET", b"HEAD"]) if b"ealth" in target else b"GET"
@@ -100,7 +100,7 @@ class Requests:
         return made
 
     def _elsewhere(self) -> Request:
-        made, content = self._new(statuses=_NOT_FOUND)
+        made, content = self._new(statuses=_NOT_FOUND, may_end_early=True)
         pick = self._random
         method = pick.choice([b"GET", b"POST", b"POST", b"PUT"])
         target = pick.choice(words.ELSEWHERE)
@@ -118,11 +118,15 @@ class Requests:
 
     # How they are built.
 
-    def _new(self, *, statuses: frozenset[int], is_taken: bool = False) -> tuple[Request, bytes]:
+    def _new(
+        self, *, statuses: frozenset[int], is_taken: bool = False, may_end_early: bool = False
+    ) -> tuple[Request, bytes]:
         deployment_id = str(uuid.UUID(int=self._random.getrandbits(128)))
         self.deployment_ids.append(deployment_id)
         status = f"S{len(self.deployment_ids)}"
-        made = Request(b"", statuses, deployment_id, status, is_taken=is_taken)
+        made = Request(
+            b"", statuses, deployment_id, status, is_taken=is_taken, may_end_early=may_end_early
+        )
         return made, body(deployment_id, status)
 
     def _build(

@@ -37,12 +37,15 @@ class Held:
         answers: What was answered.
         problem: What was no HTTP, or took too long.
         was_reset: Whether an answer may have been lost: it cut what it did not want.
+        was_ended: Whether the service ended it with an answer that came before a body, so that
+            what was said behind that is unheard.
     """
 
     conversation: Conversation
     answers: list[Answer] = field(default_factory=list)
     problem: str = ""
     was_reset: bool = False
+    was_ended: bool = False
 
 
 class _NotFinishedError(Exception):
@@ -59,6 +62,13 @@ async def hold(port: int, conversation: Conversation) -> Held:
         async with asyncio.timeout(HANG_SECONDS):
             for request in conversation.requests:
                 held.answers.append(await _answer(reader, is_head=request.is_head))
+                if request.may_end_early and held.answers[-1].header("connection") == "close":
+                    held.was_ended = True
+                    await sending
+                    writer.write_eof()
+                    if await reader.read():
+                        held.problem = "something came behind the last answer"
+                    return held
             last = conversation.requests[-1] if conversation.requests else None
             if tail is not None and tail.end is End.OURS:
                 await sending

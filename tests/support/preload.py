@@ -12,7 +12,7 @@ for _name in (
     "sam.callback.cli.simulate",
     "sam.callback.cli.spool",
     "sam.callback.service.main",
-    "sam.callback.service.server",
+    "sam.callback.server.server",
     # What they import no earlier than a service starts.
     "encodings.idna",
     "pydantic.v1",

@@ -63,6 +63,10 @@ class Wire:
         finally:
             self._socket.settimeout(LIMIT_SECONDS)
 
+    def half_close(self) -> None:
+        """Say that nothing more is sent; answers are still read."""
+        self._socket.shutdown(socket.SHUT_WR)
+
     def send_until_cut_off(self, data: bytes, times: int) -> bool:
         """Send it again and again; say whether the service closed the connection meanwhile."""
         try:

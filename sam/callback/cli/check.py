@@ -72,7 +72,7 @@ def _check_keys(settings: Settings) -> CheckResult:
 
 
 def _check_address(settings: Settings) -> CheckResult:
-    from sam.callback.service import addresses  # noqa: PLC0415 - see serve
+    from sam.callback.server import addresses  # noqa: PLC0415 - see serve
 
     hosts, port = settings.callback_host, settings.callback_port
     where = addresses.describe(hosts, port)

@@ -44,8 +44,8 @@ def serve(
 ) -> None:
     """Serve until SIGTERM, SIGHUP or Ctrl-C. Settings come from the environment."""
     _end_by_signals()  # before half a second of imports
+    from sam.callback.server.server import run  # noqa: PLC0415
     from sam.callback.service.main import create_app  # noqa: PLC0415
-    from sam.callback.service.server import run  # noqa: PLC0415
 
     if use_embedded:
         embedded.prepare()

@@ -8,8 +8,8 @@ from pydantic import SecretStr
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from sam.callback import http_scope
 from sam.callback.reasons import RefusalReason
-from sam.callback.service.connections import show_key
 from sam.callback.service.request_log import line_of
 
 HEADER = "X-API-KEY"
@@ -71,7 +71,8 @@ class ApiKeyMiddleware:
             line["reason"] = RefusalReason.WRONG_KEY
             return False
         line["key"] = matches[0]
-        show_key(scope)
+        if authenticate := scope.get(http_scope.AUTHENTICATE):  # an app may have no server
+            authenticate()
         return True
 
 

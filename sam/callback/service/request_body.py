@@ -8,19 +8,17 @@ from fastapi import Request
 from starlette.requests import ClientDisconnect
 from starlette.types import Scope
 
+from sam.callback import http_scope
 from sam.callback.reasons import RefusalReason
 from sam.callback.service.body_budget import UNCOUNTED_BYTES, BodyShare, NoRoomError
 from sam.callback.settings import Settings
-
-BODY_IS_HERE: Final = "sam.callback.body_is_here"
-"""In a request's scope once its whole body was received: then no clock need run."""
 
 HEAD_BYTES: Final = 2**16
 """So much is read of a body that is too large, as it may say whose it is."""
 
 
 class BodyNotReadError(Exception):
-    """A body is too large, too slow or one too many. The message is for the sender.
+    """A body is too large, too slow, broken or one too many. The message is for the sender.
 
     Attributes:
         http_status: The answer's.
@@ -57,14 +55,14 @@ class BodyReader:
                 for the time that a body may take, and this is none of the sender's.
 
         Raises:
-            BodyNotReadError: If it is too large or too slow, or no room was found.
+            BodyNotReadError: If it is too large, too slow or no valid HTTP, or no room was found.
             starlette.requests.ClientDisconnect: If the sender hung up.
         """
         is_too_large = _length(request.scope) > self._max_bytes
         max_bytes = min(HEAD_BYTES, self._max_bytes) if is_too_large else self._max_bytes
         chunks: list[bytes] = []
         try:
-            if BODY_IS_HERE in request.scope:
+            if http_scope.BODY in request.scope:  # all of it: no clock need run
                 is_whole = await self._collect(request, share, chunks, max_bytes, None)
             else:
                 async with asyncio.timeout(self._timeout) as clock:
@@ -78,6 +76,10 @@ class BodyReader:
                     _head(chunks),
                 ) from None
             is_whole = False
+        if refusal := request.scope.get(http_scope.BODY):
+            raise BodyNotReadError(
+                HTTPStatus(refusal.status), refusal.reason, refusal.detail, _head(chunks)
+            )
         if not is_whole:
             raise BodyNotReadError(
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE,

@@ -1,4 +1,4 @@
-"""With TLS the time of the handshake counts, and one that never ends holds no place."""
+"""Limits with TLS: the handshake is timed, counted and evicted like headers."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,6 @@
-"""Nobody holds a connection by sending slowly, or makes the service hold what it does not want."""
+"""Time limits and size limits of a connection: slow, greedy and endless senders are cut off."""
 
 from collections.abc import Callable
-from contextlib import ExitStack
 
 import psutil
 import pytest
@@ -71,14 +70,14 @@ def test_who_sends_nothing_is_closed_without_an_answer(impatient: Service) -> No
 
 
 def test_only_who_has_shown_the_key_may_be_idle_for_longer(impatient: Service) -> None:
-    with Wire(impatient) as friend, Wire(impatient) as stranger:
-        friend.send(request(content=body()))
-        assert friend.status() == 200
-        stranger.send(request(b"/health", method=b"GET"))
-        assert stranger.status() == 200
-        assert stranger.rest() == b""
-        friend.send(request(content=body()))
-        assert friend.status() == 200
+    with Wire(impatient) as with_key, Wire(impatient) as without_key:
+        with_key.send(request(content=body()))
+        assert with_key.status() == 200
+        without_key.send(request(b"/health", method=b"GET"))
+        assert without_key.status() == 200
+        assert without_key.rest() == b""
+        with_key.send(request(content=body()))
+        assert with_key.status() == 200
 
 
 def test_who_has_shown_the_key_is_closed_after_the_keep_alive_timeout(
@@ -143,82 +142,9 @@ def test_those_without_an_end_are_not_held(
             assert wire.status() == 200
         wire.send_until_cut_off(more, 64)
         assert wire.status() == status
-        assert wire.send_until_cut_off(b"x" * MEBIBYTE, 64)
+        while not wire.send_until_cut_off(b"x" * MEBIBYTE, 16):  # at most LINGER_SECONDS
+            pass
         assert psutil.Process(service.pid).memory_info().rss - before < 16 * MEBIBYTE
-
-
-def test_the_body_of_who_has_no_key_is_neither_held_nor_read_to_its_end(service: Service) -> None:
-    with Wire(service) as wire:
-        before = psutil.Process(service.pid).memory_info().rss
-        wire.send(request(headers=b"", length=2**40))
-        assert wire.status() == 401
-        assert wire.send_until_cut_off(b"x" * MEBIBYTE, 64)
-    assert psutil.Process(service.pid).memory_info().rss - before < 16 * MEBIBYTE
-    assert service.wait_for_event("connection_cut")["reason"] == "body_not_wanted"
-
-
-def test_nor_is_what_came_with_the_headers_held(service: Service) -> None:
-    content = b"x" * 200_000  # less than one read may bring
-    with ExitStack() as stack:
-        before = psutil.Process(service.pid).memory_info().rss
-        for _ in range(200):
-            wire = stack.enter_context(Wire(service))
-            wire.send(request(headers=b"", content=content))
-            assert wire.status() == 401
-        assert psutil.Process(service.pid).memory_info().rss - before < 16 * MEBIBYTE
-
-
-def test_where_bodies_may_be_large_no_more_is_read_without_the_key(
-    start_service: Callable[..., Service], sqlite_database: SqliteDatabase
-) -> None:
-    service = start_service(SQL_SAM_CONNECTION_STRING=sqlite_database.connection_string)
-    with Wire(service) as wire:
-        wire.send(request(headers=b"", length=2**40))
-        assert wire.status() == 401
-        assert wire.send_until_cut_off(b"x" * MEBIBYTE, 12)
-    assert service.wait_for_event("connection_cut")["reason"] == "body_not_wanted"
-
-
-def test_nor_is_it_waited_for(impatient: Service) -> None:
-    with Wire(impatient) as wire:
-        wire.send(request(headers=b"", content=b"x", length=1000))
-        assert wire.status() == 401
-        assert wire.rest() == b""
-    assert impatient.wait_for_event("connection_cut")["reason"] == "rest_of_body_too_slow"
-
-
-def test_a_small_one_does_not_cost_its_connection(service: Service) -> None:
-    with Wire(service) as wire:
-        wire.send(request(headers=b"", length=10))
-        assert wire.status() == 401
-        wire.send(b"0123456789" + request(content=body()))
-        assert wire.status() == 200
-
-
-def test_a_body_over_the_limit_is_answered_though_all_of_it_comes(service: Service) -> None:
-    with Wire(service) as wire:
-        wire.send(request(content=b" " * (MEBIBYTE + 1)))
-        status, headers, _ = wire.answer()
-        assert (status, headers["connection"]) == (413, "close")
-        assert wire.rest() == b""
-
-
-def test_who_asks_for_the_connection_to_be_closed_can_fetch_its_answer_first(
-    service: Service,
-) -> None:
-    for _ in range(20):
-        with Wire(service) as wire:
-            wire.send(request(headers=b"Connection: close\r\n", length=1000))
-            wire.send_until_cut_off(b"x", 10)
-            assert wire.status() == 401
-            assert wire.rest() == b""
-
-
-def test_a_body_that_was_not_asked_for_is_not_waited_for(impatient: Service) -> None:
-    with Wire(impatient) as wire:
-        wire.send(request(headers=b"Expect: 100-continue\r\n", length=10))
-        assert wire.status() == 401
-        assert wire.rest() == b""
 
 
 def test_who_does_not_fetch_its_answer_is_cut_off(impatient: Service) -> None:

@@ -1,20 +1,39 @@
-"""A release of uvicorn that changes what http_protocol.py and server.py build on is noticed.
+"""Dependencies on uvicorn's internals: a release that moves one is noticed, and kept out before.
 
-What each part does is shown by the tests of the limits; these say where to look if one fails.
+pyproject.toml has an upper bound for uvicorn, since a user of the wheel has no tests that fail: an
+internal that moves would take a limit away in silence. To raise it, run these with the
+new release. What each part does is shown by the tests of the limits; these say where to look.
 """
 
 import asyncio
 import hashlib
 import inspect
+import tomllib
 from collections.abc import Callable
+from importlib.metadata import version
 
 import httptools
 import pytest
 import uvicorn
+from packaging.requirements import Requirement
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
+
+from tests.support.markdown import ROOT
+
+
+def test_no_release_that_these_have_not_seen_is_installed() -> None:
+    project = tomllib.loads(ROOT.joinpath("pyproject.toml").read_text(encoding="utf-8"))["project"]
+    required = next(
+        requirement
+        for requirement in map(Requirement, project["dependencies"])
+        if requirement.name == "uvicorn"
+    )
+    major, minor = map(int, version("uvicorn").split(".")[:2])
+    assert required.specifier.contains(f"{major}.{minor}.99")
+    assert not required.specifier.contains(f"{major}.{minor + 1}.0")
 
 
 @pytest.mark.parametrize(
@@ -56,7 +75,7 @@ async def test_a_protocol_keeps_its_state_where_ours_looks_for_it() -> None:
     assert first.waiting_for_100_continue
     assert first.transport is transport
     assert first.body == bytearray()
-    assert (first.keep_alive, first.disconnected) == (True, False)
+    assert (first.keep_alive, first.more_body) == (True, False)
     assert (first.response_started, first.response_complete) == (False, False)
     assert isinstance(first.message_event, asyncio.Event)
 

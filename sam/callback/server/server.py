@@ -1,11 +1,10 @@
-"""Uvicorn, set up: where it listens, what it leaves to us, and how it ends."""
+"""Uvicorn's server: listening by itself, and draining before it ends."""
 
 import asyncio
+import functools
 import gc
 import socket
-import ssl
 import sys
-from datetime import UTC, datetime
 from types import FrameType
 from typing import Final
 
@@ -13,28 +12,23 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.config import STARTUP_FAILURE
 
-from sam.callback import certificates
-from sam.callback.inbox.inbox import Inbox
-from sam.callback.log_throttle import LogThrottle
 from sam.callback.logs import get_logger
-from sam.callback.metrics import Metrics
-from sam.callback.service import addresses, file_descriptors, listener
-from sam.callback.service.connections import Connection, Connections
-from sam.callback.service.http_protocol import HttpProtocol
+from sam.callback.metrics import BackgroundTask
+from sam.callback.server import addresses
+from sam.callback.server.connections import Connections
+from sam.callback.server.listener import Listener
+from sam.callback.server.protocol import HttpProtocol
+from sam.callback.server.tls import server_context
 from sam.callback.settings import Settings
-from sam.callback.tasks import Supervisor
 
 SECURITY_HEADERS: Final = [
     ("X-Content-Type-Options", "nosniff"),
     ("Cache-Control", "no-store"),
 ]
-"""Of every answer, whoever gives it; they cost a callback half a microsecond."""
+"""Of every answer; they cost a callback half a microsecond."""
 
 SHUTDOWN_SECONDS: Final = 5
 """For requests in flight; what is closed after them has its own bounds: in all under 10 s."""
-
-EXPIRES_SOON_DAYS: Final = 21
-"""A certificate with less is warned about at the start."""
 
 YOUNG_OBJECTS: Final = 10_000
 """So many new containers bring about a collection: Python's own 700 are a few requests' worth, and
@@ -44,23 +38,13 @@ _log = get_logger(__name__)
 
 
 class _Server(uvicorn.Server):
-    def __init__(
-        self,
-        config: uvicorn.Config,
-        settings: Settings,
-        *,
-        inbox: Inbox,
-        metrics: Metrics,
-        throttle: LogThrottle,
-        supervisor: Supervisor,
-    ) -> None:
+    def __init__(self, config: uvicorn.Config, app: FastAPI, settings: Settings) -> None:
         super().__init__(config)
-        self._inbox = inbox
+        self._app = app
         self._settings = settings
-        self._metrics = metrics
-        self._throttle = throttle
-        self._supervisor = supervisor
-        self._drain_seconds = settings.callback_drain_seconds
+        self._throttle = app.state.throttle
+        self._supervisor = app.state.supervisor
+        self._is_draining = False
         self._loop: asyncio.AbstractEventLoop | None = None  # until it listens
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -78,54 +62,43 @@ class _Server(uvicorn.Server):
             )
             await self.lifespan.shutdown()
             sys.exit(STARTUP_FAILURE)
-        accepting = listener.Listener(
-            bound,
-            self._connections(),
-            self._protocol,
-            tls=self.config.ssl,
-            throttle=self._throttle,
-            supervisor=self._supervisor,
-        )
-        accepting.start()
-        self.servers.append(accepting)  # type: ignore[arg-type]  # it is closed like one
+        self._listen(bound)
         # What is here now stays. A full collection would look at all of it again, and the event
         # loop would stop for it: docs/decisions/0008-the-hot-path.md has the figures.
         gc.collect()
         gc.freeze()
         gc.set_threshold(YOUNG_OBJECTS)
-        for listening in accepting.sockets:
+        for listening in bound:
             host, port = listening.getsockname()[:2]
             _log.info("listening", host=host, port=port)
         if addresses.is_ipv6_alone(hosts):
             _log.info("listening_on_ipv6_alone", action=addresses.IPV6_ALONE)
 
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().shutdown(sockets)
-        self._throttle.sum_up()
-
-    def _connections(self) -> Connections:
-        header_timeout = self._settings.callback_header_timeout
-        shortest = min(header_timeout, self._settings.callback_body_timeout)
-        return Connections(
-            maximum=file_descriptors.provide_for(self._settings.callback_max_connections),
-            header_timeout=header_timeout,
-            grace=header_timeout / 3,
-            sweep_seconds=min(1.0, shortest / 10),
-            metrics=self._metrics,
-            throttle=self._throttle,
-            supervisor=self._supervisor,
+    def _listen(self, bound: list[socket.socket]) -> None:
+        connections = Connections(
+            self._settings, self._app.state.metrics, self._throttle, self._supervisor
         )
-
-    def _protocol(self, connection: Connection) -> HttpProtocol:
-        return HttpProtocol(
-            connection,
+        make_protocol = functools.partial(
+            HttpProtocol,
+            connections=connections,
             settings=self._settings,
-            metrics=self._metrics,
-            throttle=self._throttle,
             config=self.config,
             server_state=self.server_state,
             app_state=self.lifespan.state,
         )
+        listener = Listener(
+            connections, make_protocol, self.config.ssl, self._throttle, self._supervisor
+        )
+        listener.start(bound)
+        self.servers.append(listener)  # type: ignore[arg-type]  # it is closed like one
+        self._deadlines = asyncio.create_task(
+            self._supervisor.run(BackgroundTask.DEADLINES, connections.sweep)
+        )
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        self._deadlines.cancel()
+        self._throttle.sum_up()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Say `draining` first, so that a load balancer sends callbacks elsewhere; then end.
@@ -133,14 +106,14 @@ class _Server(uvicorn.Server):
         A second signal ends the wait.
         """
         end = super().handle_exit
-        if self._inbox.is_draining or self._loop is None:
+        if self._is_draining or self._loop is None:
             end(sig, frame)
             return
-        self._inbox.is_draining = True
+        self._is_draining = self._app.state.inbox.is_draining = True
         self._loop.call_soon_threadsafe(self._say_close)
-        if self._drain_seconds:
+        if seconds := self._settings.callback_drain_seconds:
             self._loop.call_soon_threadsafe(
-                self._loop.call_later, self._drain_seconds, self._end_drain, sig, frame
+                self._loop.call_later, seconds, self._end_drain, sig, frame
             )
         else:
             end(sig, frame)
@@ -163,10 +136,14 @@ class _Server(uvicorn.Server):
 def run(app: FastAPI, settings: Settings) -> None:
     """Serve until SIGTERM, SIGHUP or Ctrl-C; requests in flight are answered first.
 
+    Args:
+        app: Its state has the parts that `create_app` says.
+        settings: The limits, and where to listen.
+
     Raises:
         SystemExit: If the address cannot be listened on.
     """
-    tls = _tls_of(settings)
+    tls = server_context(settings)
     config = uvicorn.Config(
         app,
         # Its lines are formatted by ours; each request has one already.
@@ -182,39 +159,4 @@ def run(app: FastAPI, settings: Settings) -> None:
         ssl_context_factory=(lambda _config, _default: tls) if tls else None,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
-    state = app.state
-    _Server(
-        config,
-        settings,
-        inbox=state.inbox,
-        metrics=state.metrics,
-        throttle=state.throttle,
-        supervisor=state.supervisor,
-    ).run()
-
-
-def _tls_of(settings: Settings) -> ssl.SSLContext | None:
-    certificate, key = settings.callback_ssl_certfile, settings.callback_ssl_keyfile
-    if certificate is None or key is None:
-        return None
-    context = certificates.server_context(certificate, key)
-    try:
-        expires = certificates.expiry(context, certificate)
-    except certificates.CertificateExpiredError as error:
-        _log.critical(
-            "certificate_invalid",
-            path=str(certificate),
-            reason=str(error),
-            action="No sender will connect. Renew it, and restart the service.",
-        )
-        return context
-    days_left = (expires - datetime.now(UTC)).days
-    if days_left < EXPIRES_SOON_DAYS:
-        _log.warning(
-            "certificate_expires_soon",
-            path=str(certificate),
-            expires=expires,
-            days_left=days_left,
-            action="Renew it, and restart the service.",
-        )
-    return context
+    _Server(config, app, settings).run()

@@ -112,7 +112,7 @@ def test_a_body_that_is_too_large_is_the_services_to_refuse(
     kind: str, put_in_front: PutInFront
 ) -> None:
     front = put_in_front(kind, CALLBACK_MAX_BODY_BYTES="1 MiB")
-    content = body().ljust(2**20 + 1)
+    content = body().ljust(20 * 2**20)
     with front.proxy.client() as client:
         answer = client.post("/callback", content=content, headers=WITH_THE_KEY)
     assert answer.status_code == 413
@@ -141,7 +141,7 @@ def test_behind_haproxy_a_body_that_does_not_come_gets_no_place_at_an_instance(
     assert front.lines("refused") == []
 
 
-def test_behind_nginx_a_body_that_nobody_wants_is_answered_before_it_comes(
+def test_behind_nginx_an_unwanted_body_is_answered_before_it_comes(
     put_in_front: PutInFront,
 ) -> None:
     front = put_in_front("nginx", PATIENT["nginx"])

@@ -1,4 +1,4 @@
-"""Java's HTTP client asks for HTTP/2 with the first request of a connection; a body may follow."""
+"""Upgrade headers are ignored, and the body is kept: Java's HTTP client asks for HTTP/2 so."""
 
 import pytest
 

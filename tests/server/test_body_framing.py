@@ -1,4 +1,4 @@
-"""Where a body begins and ends, and what comes with it, is read as HTTP says; nothing else is."""
+"""Body framing: lengths, chunks and trailers are read as HTTP says."""
 
 from tests.support.callbacks import body
 from tests.support.databases import SqliteDatabase

@@ -1,4 +1,4 @@
-"""With CALLBACK_MAX_CONNECTIONS open, the oldest that has shown no key goes; no callback does."""
+"""Connection eviction: the oldest unauthenticated one goes at the limit; no callback does."""
 
 import json
 import resource
@@ -56,21 +56,21 @@ def test_the_oldest_that_has_shown_no_key_goes(
     start: Callable[..., Service], wires: ExitStack
 ) -> None:
     service = start()
-    [friend] = connect(wires, service, 1)
-    assert callback(friend) == 200
-    strangers = connect(wires, service, ROOM - 1)
+    [with_key] = connect(wires, service, 1)
+    assert callback(with_key) == 200
+    unauthenticated = connect(wires, service, ROOM - 1)
     # A probe, a wrong key and a request that has not ended show no key.
-    strangers[0].send(request(b"/health", method=b"GET"))
-    strangers[1].send(request(headers=b"X-API-KEY: wrong\r\n"))
-    strangers[2].send(b"POST /callback HTTP/1.1\r\nX-API-KEY")
-    assert (strangers[0].status(), strangers[1].status()) == (200, 401)
+    unauthenticated[0].send(request(b"/health", method=b"GET"))
+    unauthenticated[1].send(request(headers=b"X-API-KEY: wrong\r\n"))
+    unauthenticated[2].send(b"POST /callback HTTP/1.1\r\nX-API-KEY")
+    assert (unauthenticated[0].status(), unauthenticated[1].status()) == (200, 401)
 
     [newcomer] = connect(wires, service, 1)
     assert callback(newcomer) == 200
 
-    assert not strangers[0].is_open()
-    assert all(wire.is_open() for wire in strangers[1:])
-    assert callback(friend) == 200
+    assert not unauthenticated[0].is_open()
+    assert all(wire.is_open() for wire in unauthenticated[1:])
+    assert callback(with_key) == 200
     line = service.wait_for_event("connection_cut")
     assert (line["level"], line["reason"]) == ("warning", "too_many_connections")
     assert (line["has_key"], line["connections"]) == (False, ROOM)
@@ -80,12 +80,12 @@ def test_if_all_have_shown_it_the_one_that_is_idle_the_longest_goes(
     start: Callable[..., Service], wires: ExitStack
 ) -> None:
     service = start()
-    friends = connect(wires, service, ROOM)
-    for friend in (*friends, friends[0]):  # so the second is idle the longest
-        assert callback(friend) == 200
+    authenticated = connect(wires, service, ROOM)
+    for with_key in (*authenticated, authenticated[0]):  # so the second is idle the longest
+        assert callback(with_key) == 200
     [newcomer] = connect(wires, service, 1)
     assert callback(newcomer) == 200
-    assert [friend.is_open() for friend in friends] == [True, False, True, True, True]
+    assert [with_key.is_open() for with_key in authenticated] == [True, False, True, True, True]
 
 
 def test_a_callback_never_goes_and_the_new_connection_waits(
@@ -93,24 +93,24 @@ def test_a_callback_never_goes_and_the_new_connection_waits(
 ) -> None:
     service = start(CALLBACK_HEADER_TIMEOUT="3")  # of which each is spared a third
     content = body()
-    friends = connect(wires, service, ROOM)
-    for friend in friends:
-        friend.send(request(content=b"", length=len(content), headers=EXPECT + KEY_HEADER))
-        assert friend.status() == 100  # so it has shown the key
+    authenticated = connect(wires, service, ROOM)
+    for with_key in authenticated:
+        with_key.send(request(content=b"", length=len(content), headers=EXPECT + KEY_HEADER))
+        assert with_key.status() == 100  # so it has shown the key
 
     [newcomer] = connect(wires, service, 1)
     newcomer.send(request(content=content))
     assert newcomer.hears_nothing(1.5)
 
-    friends[2].send(content + request(content=content[:5], length=len(content)))
-    assert friends[2].status() == 200
+    authenticated[2].send(content + request(content=content[:5], length=len(content)))
+    assert authenticated[2].status() == 200
     assert newcomer.hears_nothing(0.5)  # the next callback has begun on the same connection
-    friends[2].send(content[5:])
-    assert friends[2].status() == 200
+    authenticated[2].send(content[5:])
+    assert authenticated[2].status() == 200
     assert newcomer.status() == 200
-    for friend in (friends[0], friends[1], friends[3], friends[4]):
-        friend.send(content)
-        assert friend.status() == 200
+    for with_key in (authenticated[0], authenticated[1], authenticated[3], authenticated[4]):
+        with_key.send(content)
+        assert with_key.status() == 200
 
 
 def test_a_new_connection_has_some_time_to_show_its_key(
@@ -124,36 +124,36 @@ def test_a_new_connection_has_some_time_to_show_its_key(
     del flood
 
 
-def test_where_the_system_has_no_more_file_descriptors_strangers_go_too(
+def test_where_the_system_has_no_more_file_descriptors_unauthenticated_ones_go_too(
     start_service: Callable[..., Service], sqlite_database: SqliteDatabase, wires: ExitStack
 ) -> None:
     service = start_service(
         SQL_SAM_CONNECTION_STRING=sqlite_database.connection_string, CALLBACK_HEADER_TIMEOUT="5"
     )
-    [friend] = connect(wires, service, 1)
-    assert callback(friend) == 200
+    [with_key] = connect(wires, service, 1)
+    assert callback(with_key) == 200
     _, hard = resource.prlimit(service.pid, resource.RLIMIT_NOFILE)
     is_open = psutil.Process(service.pid).num_fds()
     resource.prlimit(service.pid, resource.RLIMIT_NOFILE, (is_open + 5, hard))
 
-    strangers = connect(wires, service, 10)
+    unauthenticated = connect(wires, service, 10)
     line = service.wait_for_event("cannot_accept")
     assert line["level"] == "error"
     assert "CALLBACK_MAX_CONNECTIONS" in line["action"]
-    assert callback(strangers[-1]) == 200
-    assert callback(friend) == 200
-    assert not strangers[0].is_open()
+    assert callback(unauthenticated[-1]) == 200
+    assert callback(with_key) == 200
+    assert not unauthenticated[0].is_open()
 
 
 def _provide(soft: int, hard: int, connections: int) -> tuple[list[int], list[str]]:
-    """What `provide_for` returns and sets in a process with these limits, and what it logs."""
+    """What `room_for` returns and sets in a process with these limits, and what it logs."""
     program = f"""
 import resource
 resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))
 from sam.callback import logs, setting_types, settings
 logs.configure(setting_types.LogLevel.INFO, setting_types.LogFormat.JSON)
-from sam.callback.service.file_descriptors import provide_for
-room = provide_for({connections})
+from sam.callback.server.connections import room_for
+room = room_for({connections})
 print(room, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 """
     output = subprocess.run(

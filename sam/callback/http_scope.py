@@ -1,0 +1,27 @@
+"""What the server and the app tell each other of a request, beside ASGI: keys of its scope."""
+
+from typing import Final
+
+from sam.callback.reasons import RefusalReason
+
+AUTHENTICATE: Final = "sam.callback.authenticate"
+"""To be called when the request has shown a valid key: its connection is then not evicted."""
+
+BODY: Final = "sam.callback.body"
+"""Here as soon as no more of the body comes: None, or a `Refusal` if it is broken."""
+
+
+class Refusal(Exception):  # noqa: N818 - an answer, no error of ours
+    """What is answered to a request that is not valid HTTP, or goes beyond a limit.
+
+    Attributes:
+        status: HTTP's.
+        reason: For the log and the metrics.
+        detail: For the sender.
+    """
+
+    def __init__(self, status: int, reason: RefusalReason, detail: str) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.reason = reason
+        self.detail = detail
