@@ -17,7 +17,7 @@ from tests.support.service import Service
 
 
 def ready(service: Service) -> tuple[int, str]:
-    response = service.get("/ready")
+    response = service.ready()
     return response.status_code, response.json()["status"]
 
 
@@ -25,7 +25,7 @@ def test_it_tells_what_the_spool_holds(service: Service) -> None:
     service.wait_for_event("database_up")
     service.post(b"{")
     service.post(body("stranger"))
-    answer = service.get("/ready").json()
+    answer = service.ready().json()
     assert answer["status"] == "ok"
     assert answer["database"] == "up"
     spool = answer["spool"]
@@ -65,7 +65,7 @@ def test_until_the_first_write_is_known_it_says_so(
             CALLBACK_DB_TIMEOUT="0.2",
         )
         for _ in range(2):
-            answer = service.get("/ready")
+            answer = service.ready()
             assert (answer.status_code, answer.json()["status"]) == (200, "degraded")
             assert answer.json()["database"] == "unknown"
             assert scrape(service).value("database_up") == 0
@@ -73,7 +73,7 @@ def test_until_the_first_write_is_known_it_says_so(
         assert "database_down" not in {line["event"] for line in service.lines}
         proxy.admit(math.inf)
         eventually(lambda: ready(service) == (200, "ok"))
-        assert service.get("/ready").json()["database"] == "up"
+        assert service.ready().json()["database"] == "up"
         assert scrape(service).value("database_up") == 1
     assert [line["event"] for line in service.lines].count("database_up") == 1
 

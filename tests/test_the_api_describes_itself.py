@@ -99,7 +99,7 @@ def test_ready_has_the_shape_of_its_schema(document: dict[str, Any], service: Se
     for response in responses.values():
         content = response["content"]["application/json"]
         _validate(document, content["schema"], content["example"])
-    answer = service.get("/ready")
+    answer = service.ready()
     _validate(document, responses["200"]["content"]["application/json"]["schema"], answer.json())
 
 

@@ -12,11 +12,11 @@ from sam.callback.log_throttle import LogThrottle
 from sam.callback.logs import get_logger
 from sam.callback.metrics import Metrics
 from sam.callback.reasons import CutReason, RefusalReason
+from sam.callback.service.access_log import log_fields
 from sam.callback.service.connections import SCOPE_KEY, Connection
 from sam.callback.service.http_answers import Answers, Refusal, bad_request
 from sam.callback.service.http_head import HeadLimits, size_of, without_upgrade
 from sam.callback.service.request_body import BODY_IS_HERE
-from sam.callback.service.request_log import line_of
 from sam.callback.settings import Settings
 
 MAX_PIPELINED: Final = 16
@@ -271,7 +271,7 @@ class HttpProtocol(HttpToolsProtocol):
         if is_in_body and not (self._is_answered or self.pipeline or cycle.response_started):
             self._answer(refusal)
             # The request is told, writes its own line and counts it; what it answers goes nowhere.
-            line = line_of(cycle.scope)  # type: ignore[arg-type]  # Starlette's type
+            line = log_fields(cycle.scope)  # type: ignore[arg-type]  # Starlette's type
             line["reason"] = refusal.reason
             line["http_status"] = refusal.status
             cycle.disconnected = True

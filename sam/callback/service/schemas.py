@@ -1,9 +1,12 @@
-"""What goes over the wire: the callback's body, and the answers."""
+"""Models of the callback's body and of the answers, with their examples in the OpenAPI document."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from sam.callback.inbox.inbox import Database, Readiness
 from sam.callback.model import Outcome
 
 # No control character: they are of no use in an id or a status, and forge lines where they are
@@ -47,7 +50,7 @@ class CallbackPayload(BaseModel):
 
 
 class CallbackAnswer(BaseModel):
-    """The answer to a callback that is safe."""
+    """The answer to a callback that is durable."""
 
     status: Literal["ok"] = "ok"
     outcome: Outcome = Field(description="What became of the callback.")
@@ -62,7 +65,7 @@ class HealthAnswer(BaseModel):
 
 
 class SpoolState(BaseModel):
-    """What the spool holds."""
+    """The entries of the spool."""
 
     queued: int = Field(description="Callbacks that wait for the database.")
     unmatched: int = Field(description="Callbacks that wait for their row.")
@@ -75,11 +78,11 @@ class SpoolState(BaseModel):
 
 
 class ReadyAnswer(BaseModel):
-    """The answer to whether callbacks can be made durable."""
+    """Whether callbacks can be made durable; with the key, why."""
 
-    status: Literal["ok", "degraded", "unavailable", "draining"]
-    database: Literal["up", "down", "unknown"]
-    spool: SpoolState
+    status: Readiness
+    database: Database | None = Field(None, description="Whether writes to it are committed.")
+    spool: SpoolState | None = None
 
 
 class ErrorAnswer(BaseModel):
@@ -91,12 +94,34 @@ class ErrorAnswer(BaseModel):
 class InvalidField(BaseModel):
     """One thing that is wrong with a body."""
 
+    type: str = Field(description="The kind of mistake.")
     loc: list[str | int] = Field(description="Where: the path to the field.")
     msg: str = Field(description="What is wrong with it.")
-    type: str = Field(description="The kind of mistake.")
 
 
 class InvalidAnswer(BaseModel):
     """The answer to a body that was not understood."""
 
     detail: list[InvalidField]
+
+
+def example_response(
+    description: str, example: BaseModel, headers: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, Any]:
+    """Return what FastAPI's ``responses`` say of an answer.
+
+    Args:
+        description: When it is given.
+        example: One such answer.
+        headers: Descriptions of its headers, by their names.
+    """
+    content = example.model_dump(mode="json", exclude_none=True)
+    return {
+        "model": type(example),
+        "description": description,
+        "content": {"application/json": {"example": content}},
+        "headers": {
+            name: {"description": text, "schema": {"type": "string"}}
+            for name, text in headers.items()
+        },
+    }

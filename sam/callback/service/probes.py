@@ -1,0 +1,100 @@
+"""Probes: ``/health`` and ``/ready`` for load balancers, ``/metrics`` for Prometheus."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request, Response, Security
+
+from sam.callback.inbox.inbox import Database, Inbox, Readiness
+from sam.callback.service import HEALTH_PATH, METRICS_PATH, READY_PATH
+from sam.callback.service.access_log import log_fields
+from sam.callback.service.api_key import SCHEME, UNAUTHORIZED_RESPONSE, is_authenticated
+from sam.callback.service.schemas import HealthAnswer, ReadyAnswer, SpoolState, example_response
+
+router = APIRouter(tags=["Probes"])
+
+_READY_EXAMPLE = ReadyAnswer(
+    status=Readiness.DEGRADED,
+    database=Database.DOWN,
+    spool=SpoolState(queued=42, unmatched=1, dead_letter=0, invalid=0, bytes=8127, writable=True),
+)
+_METRICS_EXAMPLE = """\
+# HELP sam_callback_callbacks_total Callbacks that were made durable, by what became of them.
+# TYPE sam_callback_callbacks_total counter
+sam_callback_callbacks_total{outcome="updated"} 1042.0
+"""
+
+# Of each pair the first route answers, as its `Allow` names both methods; the other is documented.
+
+
+@router.get(HEALTH_PATH, summary="Does the process live?")
+@router.api_route(HEALTH_PATH, methods=["GET", "HEAD"], include_in_schema=False)
+async def health() -> HealthAnswer:
+    """Answer while the process lives; no database is asked."""
+    return HealthAnswer()
+
+
+@router.get(
+    READY_PATH,
+    summary="Can callbacks be made durable?",
+    description="Without the key the answer is `status` alone.",
+    dependencies=[Security(SCHEME)],
+    openapi_extra={"security": [{}, {SCHEME.scheme_name: []}]},
+    response_model_exclude_none=True,
+    responses={
+        200: example_response(
+            "They can: `ok`, or `degraded` where only the database or only the spool can take "
+            "them, or where it is `unknown` whether the database can: from the start to the first "
+            "write.",
+            _READY_EXAMPLE,
+        ),
+        503: example_response(
+            "They cannot (`unavailable`), or the service is ending (`draining`).",
+            ReadyAnswer(status=Readiness.DRAINING),
+        ),
+    },
+)
+@router.api_route(
+    READY_PATH, methods=["GET", "HEAD"], include_in_schema=False, response_model_exclude_none=True
+)
+async def ready(
+    request: Request, response: Response, has_key: Annotated[bool, Depends(is_authenticated)]
+) -> ReadyAnswer:
+    """Answer from what is known; nothing is asked for it."""
+    inbox: Inbox = request.app.state.inbox
+    state = inbox.state()
+    log_fields(request.scope)["event"] = "request"  # a 503 is no refusal here
+    if state.readiness not in {Readiness.OK, Readiness.DEGRADED}:
+        response.status_code = 503
+    if not has_key:
+        return ReadyAnswer(status=state.readiness)
+    return ReadyAnswer(
+        status=state.readiness,
+        database=state.database,
+        spool=SpoolState(
+            **state.spool_entries, bytes=state.spool_bytes, writable=state.is_spool_writable
+        ),
+    )
+
+
+@router.get(
+    METRICS_PATH,
+    summary="What is there to measure?",
+    description="",
+    dependencies=[Security(SCHEME)],
+    response_class=Response,
+    responses={
+        200: {
+            "description": "Counters, histograms and gauges, as text for Prometheus; as "
+            "OpenMetrics for those who ask for it.",
+            "content": {
+                "text/plain": {"schema": {"type": "string"}, "example": _METRICS_EXAMPLE},
+                "application/openmetrics-text": {"schema": {"type": "string"}},
+            },
+        },
+        401: UNAUTHORIZED_RESPONSE,
+    },
+)
+async def scrape(request: Request) -> Response:
+    """Return the metrics, in the format that the request accepts."""
+    text, content_type = request.app.state.metrics.exposition(request.headers.get("accept", ""))
+    return Response(text, headers={"Content-Type": content_type})
