@@ -2,20 +2,22 @@
 
 import gzip
 import resource
+import socket
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 
 import httpx
+import psutil
 import pytest
 
 from sam.callback.service.docs import ASSETS
-from tests.support.conditions import eventually
+from tests.support.conditions import LIMIT_SECONDS
 from tests.support.databases import SqliteDatabase
-from tests.support.raw import Wire, request
+from tests.support.raw import request
 from tests.support.service import Service
 
-DOWNLOADS = 700
+DOWNLOADS = 100
 
 
 @pytest.mark.parametrize("path", ASSETS)
@@ -39,17 +41,21 @@ def test_unread_downloads_cost_no_callback_and_no_traceback(
     start_service: Callable[..., Service], sqlite_database: SqliteDatabase
 ) -> None:
     service = start_service(SQL_SAM_CONNECTION_STRING=sqlite_database.connection_string)
-    resource.prlimit(service.pid, resource.RLIMIT_NOFILE, (1024, 1024))
-    download = request(b"/docs/assets/swagger-ui-bundle.js", method=b"GET", headers=b"")
+    service.wait_for_event("database_up")
+    descriptors = psutil.Process(service.pid).num_fds() + DOWNLOADS + DOWNLOADS // 2
+    resource.prlimit(service.pid, resource.RLIMIT_NOFILE, (descriptors, descriptors))
+    # Several on each connection: the system itself keeps some megabytes of what is not read.
+    download = request(b"/docs/assets/swagger-ui-bundle.js", method=b"GET", headers=b"") * 6
     with ExitStack() as stack:
         for _ in range(DOWNLOADS):
-            wire = stack.enter_context(Wire(service))
-            wire.send(download)
-            assert wire.head()[0] == 200  # and no more of it is read
+            unread = stack.enter_context(socket.socket())
+            unread.settimeout(LIMIT_SECONDS)
+            unread.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # the rest stays there
+            unread.connect(("127.0.0.1", service.port))
+            unread.sendall(download)
+            assert unread.recv(12) == b"HTTP/1.1 200"
         assert service.post(b'{"deploymentId": "d-1", "status": "DONE"}').status_code == 200
-    eventually(lambda: service.get("/health").status_code == 200)
     assert service.stop() == 0
     events = Counter(line["event"] for line in service.lines)
     assert not [line for line in service.lines if "exception" in line]
-    assert events["request"] <= 10, events
-    assert events["connection_cut"] <= 10, events
+    assert max(events["request"], events["connection_cut"], events["refused"]) <= 10, events
