@@ -40,6 +40,20 @@ def test_it_tells_what_the_spool_holds(service: Service) -> None:
     assert httpx.head(service.url + "/ready").status_code == 200
 
 
+def test_without_the_key_it_tells_its_status_alone(
+    service: Service, sqlite_database: SqliteDatabase
+) -> None:
+    service.wait_for_event("database_up")
+    for headers in ({}, {"X-API-KEY": "wrong"}):
+        answer = service.get("/ready", **headers)
+        assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
+    sqlite_database.execute("ALTER TABLE robots RENAME TO away")
+    service.post(body())
+    assert service.get("/ready").json() == {"status": "degraded"}
+    assert service.stop() == 0
+    assert "refused" not in {line["event"] for line in service.lines}
+
+
 def test_one_of_database_and_spool_is_enough(
     service: Service, sqlite_database: SqliteDatabase
 ) -> None:

@@ -161,7 +161,6 @@ class CallbackReceiver:
 @router.post(
     CALLBACK_PATH,
     summary="A deployment has ended",
-    description="",
     dependencies=[Security(SCHEME)],
     response_model=CallbackAnswer,
     responses={
@@ -223,7 +222,7 @@ class CallbackReceiver:
     },
 )
 async def callback(request: Request) -> Response:
-    """Receive a callback."""
+    """Writes the status of a deployment into SAM's table, or keeps it until that can be done."""
     answer = await request.app.state.receiver.receive(request)
     # Pydantic's own way would take 4 % of a callback's CPU time.
     return Response(orjson.dumps(vars(answer)), media_type="application/json")

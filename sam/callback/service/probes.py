@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response, Security
 
-from sam.callback.inbox.inbox import Database, Inbox, Readiness
+from sam.callback.inbox.inbox import Inbox, Readiness
 from sam.callback.service import HEALTH_PATH, METRICS_PATH, READY_PATH
 from sam.callback.service.access_log import log_fields
 from sam.callback.service.api_key import SCHEME, UNAUTHORIZED_RESPONSE, is_authenticated
@@ -13,8 +13,8 @@ from sam.callback.service.schemas import HealthAnswer, ReadyAnswer, SpoolState, 
 router = APIRouter(tags=["Probes"])
 
 _READY_EXAMPLE = ReadyAnswer(
-    status=Readiness.DEGRADED,
-    database=Database.DOWN,
+    status="degraded",
+    database="down",
     spool=SpoolState(queued=42, unmatched=1, dead_letter=0, invalid=0, bytes=8127, writable=True),
 )
 _METRICS_EXAMPLE = """\
@@ -29,16 +29,15 @@ sam_callback_callbacks_total{outcome="updated"} 1042.0
 @router.get(HEALTH_PATH, summary="Does the process live?")
 @router.api_route(HEALTH_PATH, methods=["GET", "HEAD"], include_in_schema=False)
 async def health() -> HealthAnswer:
-    """Answer while the process lives; no database is asked."""
+    """Whether the process lives; it asks no database."""
     return HealthAnswer()
 
 
 @router.get(
     READY_PATH,
     summary="Can callbacks be made durable?",
-    description="Without the key the answer is `status` alone.",
     dependencies=[Security(SCHEME)],
-    openapi_extra={"security": [{}, {SCHEME.scheme_name: []}]},
+    openapi_extra={"security": [{}]},  # or without
     response_model_exclude_none=True,
     responses={
         200: example_response(
@@ -49,7 +48,7 @@ async def health() -> HealthAnswer:
         ),
         503: example_response(
             "They cannot (`unavailable`), or the service is ending (`draining`).",
-            ReadyAnswer(status=Readiness.DRAINING),
+            ReadyAnswer(status="draining"),
         ),
     },
 )
@@ -59,33 +58,28 @@ async def health() -> HealthAnswer:
 async def ready(
     request: Request, response: Response, has_key: Annotated[bool, Depends(is_authenticated)]
 ) -> ReadyAnswer:
-    """Answer from what is known; nothing is asked for it."""
+    """Whether callbacks can be made durable. Without the key the answer is `status` alone."""
     inbox: Inbox = request.app.state.inbox
     state = inbox.state()
     log_fields(request.scope)["event"] = "request"  # a 503 is no refusal here
     if state.readiness not in {Readiness.OK, Readiness.DEGRADED}:
         response.status_code = 503
-    if not has_key:
-        return ReadyAnswer(status=state.readiness)
-    return ReadyAnswer(
-        status=state.readiness,
-        database=state.database,
-        spool=SpoolState(
-            **state.spool_entries, bytes=state.spool_bytes, writable=state.is_spool_writable
-        ),
-    )
+    answer: dict[str, object] = {"status": state.readiness}
+    if has_key:
+        entries, size = state.spool_entries, state.spool_bytes
+        answer["database"] = state.database
+        answer["spool"] = {**entries, "bytes": size, "writable": state.is_spool_writable}
+    return ReadyAnswer.model_validate(answer)
 
 
 @router.get(
     METRICS_PATH,
     summary="What is there to measure?",
-    description="",
     dependencies=[Security(SCHEME)],
     response_class=Response,
     responses={
         200: {
-            "description": "Counters, histograms and gauges, as text for Prometheus; as "
-            "OpenMetrics for those who ask for it.",
+            "description": "Counters, histograms and gauges.",
             "content": {
                 "text/plain": {"schema": {"type": "string"}, "example": _METRICS_EXAMPLE},
                 "application/openmetrics-text": {"schema": {"type": "string"}},
@@ -95,6 +89,6 @@ async def ready(
     },
 )
 async def scrape(request: Request) -> Response:
-    """Return the metrics, in the format that the request accepts."""
+    """Metrics for Prometheus, as text, or as OpenMetrics for those who ask for it."""
     text, content_type = request.app.state.metrics.exposition(request.headers.get("accept", ""))
     return Response(text, headers={"Content-Type": content_type})

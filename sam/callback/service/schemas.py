@@ -6,7 +6,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from sam.callback.inbox.inbox import Database, Readiness
 from sam.callback.model import Outcome
 
 # No control character: they are of no use in an id or a status, and forge lines where they are
@@ -80,8 +79,10 @@ class SpoolState(BaseModel):
 class ReadyAnswer(BaseModel):
     """Whether callbacks can be made durable; with the key, why."""
 
-    status: Readiness
-    database: Database | None = Field(None, description="Whether writes to it are committed.")
+    status: Literal["ok", "degraded", "unavailable", "draining"]
+    database: Literal["up", "down", "unknown"] | None = Field(
+        None, description="Whether writes to it are committed."
+    )
     spool: SpoolState | None = None
 
 
