@@ -15,6 +15,8 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.responses import HTMLResponse
 from starlette.types import Receive, Scope, Send
 
+from sam.callback.service.direct import DirectRoute
+
 DOCS_PATH: Final = "/docs"
 OPENAPI_PATH: Final = "/openapi.json"
 ASSETS: Final = {
@@ -57,7 +59,7 @@ class ChunkedResponse(Response):
 
 def docs_router() -> APIRouter:
     """Make the routes of the page and of its assets."""
-    router = APIRouter(include_in_schema=False)
+    router = APIRouter(include_in_schema=False, route_class=DirectRoute)
     for path, content_type in ASSETS.items():
         _add_asset(router, path, content_type)
     router.add_api_route(DOCS_PATH, docs, methods=["GET", "HEAD"])

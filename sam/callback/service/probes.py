@@ -1,16 +1,16 @@
 """Probes: ``/health`` and ``/ready`` for load balancers, ``/metrics`` for Prometheus."""
 
-from typing import Annotated
-
-from fastapi import APIRouter, Depends, Request, Response, Security
+from fastapi import APIRouter, Request, Response, Security
+from fastapi.responses import JSONResponse
 
 from sam.callback.inbox.inbox import Inbox, Readiness
 from sam.callback.service import HEALTH_PATH, METRICS_PATH, READY_PATH
 from sam.callback.service.access_log import log_fields
 from sam.callback.service.api_key import SCHEME, UNAUTHORIZED_RESPONSE, is_authenticated
+from sam.callback.service.direct import DirectRoute
 from sam.callback.service.schemas import HealthAnswer, ReadyAnswer, SpoolState, example_response
 
-router = APIRouter(tags=["Probes"])
+router = APIRouter(tags=["Probes"], route_class=DirectRoute)
 
 _READY_EXAMPLE = ReadyAnswer(
     status="degraded",
@@ -26,11 +26,11 @@ sam_callback_callbacks_total{outcome="updated"} 1042.0
 # Of each pair the first route answers, as its `Allow` names both methods; the other is documented.
 
 
-@router.get(HEALTH_PATH, summary="Does the process live?")
+@router.get(HEALTH_PATH, summary="Does the process live?", response_model=HealthAnswer)
 @router.api_route(HEALTH_PATH, methods=["GET", "HEAD"], include_in_schema=False)
-async def health() -> HealthAnswer:
+async def health(_request: Request) -> Response:
     """Whether the process lives; it asks no database."""
-    return HealthAnswer()
+    return JSONResponse(HealthAnswer().model_dump())
 
 
 @router.get(
@@ -38,7 +38,7 @@ async def health() -> HealthAnswer:
     summary="Can callbacks be made durable?",
     dependencies=[Security(SCHEME)],
     openapi_extra={"security": [{}]},  # or without
-    response_model_exclude_none=True,
+    response_model=ReadyAnswer,
     responses={
         200: example_response(
             "They can: `ok`, or `degraded` where only the database or only the spool can take "
@@ -52,24 +52,22 @@ async def health() -> HealthAnswer:
         ),
     },
 )
-@router.api_route(
-    READY_PATH, methods=["GET", "HEAD"], include_in_schema=False, response_model_exclude_none=True
-)
-async def ready(
-    request: Request, response: Response, has_key: Annotated[bool, Depends(is_authenticated)]
-) -> ReadyAnswer:
+@router.api_route(READY_PATH, methods=["GET", "HEAD"], include_in_schema=False)
+async def ready(request: Request) -> Response:
     """Whether callbacks can be made durable. Without the key the answer is `status` alone."""
     inbox: Inbox = request.app.state.inbox
     state = inbox.state()
     log_fields(request.scope)["event"] = "request"  # a 503 is no refusal here
-    if state.readiness not in {Readiness.OK, Readiness.DEGRADED}:
-        response.status_code = 503
     answer: dict[str, object] = {"status": state.readiness}
-    if has_key:
+    if is_authenticated(request.scope):
         entries, size = state.spool_entries, state.spool_bytes
         answer["database"] = state.database
         answer["spool"] = {**entries, "bytes": size, "writable": state.is_spool_writable}
-    return ReadyAnswer.model_validate(answer)
+    can_take = state.readiness in {Readiness.OK, Readiness.DEGRADED}
+    return JSONResponse(
+        ReadyAnswer.model_validate(answer).model_dump(exclude_none=True),
+        status_code=200 if can_take else 503,
+    )
 
 
 @router.get(

@@ -60,11 +60,12 @@ class BodyReader:
             BodyNotReadError: If it is too large or too slow, or no room was found.
             starlette.requests.ClientDisconnect: If the sender hung up.
         """
-        is_too_large = _length(request.scope) > self._max_bytes
+        is_here = BODY_IS_HERE in request.scope
+        is_too_large = not is_here and _length(request.scope) > self._max_bytes
         max_bytes = min(HEAD_BYTES, self._max_bytes) if is_too_large else self._max_bytes
         chunks: list[bytes] = []
         try:
-            if BODY_IS_HERE in request.scope:
+            if is_here:
                 is_whole = await self._collect(request, share, chunks, max_bytes, None)
             else:
                 async with asyncio.timeout(self._timeout) as clock:
