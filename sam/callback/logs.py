@@ -1,4 +1,4 @@
-"""Logging: every line on standard output is one JSON object, whoever wrote it.
+"""Logging: every line on standard output is one JSON object, those of libraries included.
 
 Our events, uvicorn's, Python's warnings and crashes are rendered by one function, so a field has
 one name and one place. Fields of every line, in this order: ``timestamp`` (UTC, ISO 8601),
@@ -33,8 +33,8 @@ SERVICE: Final = "sam-callback"
 MAX_FIELD_CHARACTERS: Final = 1_024
 MAX_TRACEBACK_CHARACTERS: Final = 16_384
 
-# JSON may hold these as they are, and leaves them to whoever shows the line: DEL and the controls
-# of Latin-1, which a terminal may obey; what ends a line for some programs; what turns the
+# JSON may hold these as they are, and leaves them to what shows the line: DEL and the controls of
+# Latin-1, which a terminal may obey; what ends a line for some programs; what turns the
 # direction of writing, so that a line reads otherwise than it is.
 _DECEPTIVE: Final = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 

@@ -1,4 +1,4 @@
-"""The body of a request: read whole, no larger and no slower than is allowed."""
+"""Reader of request bodies, with bounds on their size, time and memory."""
 
 import asyncio
 from http import HTTPStatus
