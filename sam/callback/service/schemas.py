@@ -1,10 +1,11 @@
 """Models of the callback's body and of the answers, with their examples in the OpenAPI document."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
 
 from sam.callback.model import Outcome
 
@@ -48,13 +49,17 @@ class CallbackPayload(BaseModel):
     ] = Field(description="How it ended. Any value is taken: new ones appear without notice.")
 
 
-class CallbackAnswer(BaseModel):
-    """The answer to a callback that is durable."""
+@dataclass(kw_only=True)
+class CallbackAnswer:
+    """The answer to a callback that is durable.
+
+    No pydantic model, which would take 4 % of a callback's CPU time to make.
+    """
 
     status: Literal["ok"] = "ok"
-    outcome: Outcome = Field(description="What became of the callback.")
-    deploymentId: str = Field(description="The deployment, as understood.")  # noqa: N815 - A360's spelling
-    requestId: str = Field(description="The request's id, also in the log.")  # noqa: N815 - goes with it
+    outcome: Annotated[Outcome, Field(description="What became of the callback.")]
+    deploymentId: Annotated[str, Field(description="The deployment, as understood.")]  # noqa: N815 - A360's spelling
+    requestId: Annotated[str, Field(description="The request's id, also in the log.")]  # noqa: N815 - goes with it
 
 
 class HealthAnswer(BaseModel):
@@ -107,7 +112,7 @@ class InvalidAnswer(BaseModel):
 
 
 def example_response(
-    description: str, example: BaseModel, headers: Mapping[str, str] = MappingProxyType({})
+    description: str, example: object, headers: Mapping[str, str] = MappingProxyType({})
 ) -> dict[str, Any]:
     """Return what FastAPI's ``responses`` say of an answer.
 
@@ -116,7 +121,7 @@ def example_response(
         example: One such answer.
         headers: Descriptions of its headers, by their names.
     """
-    content = example.model_dump(mode="json", exclude_none=True)
+    content = TypeAdapter(type(example)).dump_python(example, mode="json", exclude_none=True)
     return {
         "model": type(example),
         "description": description,
