@@ -32,7 +32,7 @@ def test_a_table_that_is_renamed_away_and_back(
     for status in ("FIRST", "SECOND"):
         answer = service.post(body("d-1", status))
         assert (answer.status_code, answer.json()["outcome"]) == (200, "queued")
-    assert service.get("/ready").json()["database"] == "down"
+    assert service.ready().json()["database"] == "down"
 
     sqlite_database.execute("ALTER TABLE away RENAME TO robots")
     eventually(lambda: sqlite_database.statuses() == {"d-1": "SECOND"})
@@ -57,7 +57,7 @@ def test_a_write_lock_held_by_another_process_refuses_nothing(
         with closing(sqlite3.connect(sqlite_database.path, timeout=LIMIT_SECONDS)) as other:
             other.execute("BEGIN IMMEDIATE")
             load.wait_for(500)
-            assert service.get("/ready").json()["database"] == "down"
+            assert service.ready().json()["database"] == "down"
         load.wait_for(200)
     eventually(lambda: spooled(service.directory / "var/callback-spool.db") == {})
     assert not load.refused
@@ -115,7 +115,7 @@ def test_a_value_that_the_database_refuses_is_a_dead_letter(
     assert (answer.status_code, answer.json()["outcome"]) == (200, "dead_letter")
     assert spooled(service.directory / "var/callback-spool.db") == {"d-1": ("dead_letter", "BAD")}
     assert "we never say BAD" in service.wait_for_event("callback")["reason"]
-    assert service.get("/ready").json()["status"] == "ok"
+    assert service.ready().json()["status"] == "ok"
 
 
 def test_a_body_that_is_not_understood_is_kept_as_it_came(service: Service) -> None:
@@ -141,7 +141,7 @@ def test_when_nothing_can_take_it_the_answer_is_503(
     line = service.wait_for_event("refused")
     assert (line["level"], line["reason"]) == ("error", "not_safe")
     assert (line["deployment_id"], line["status"]) == ("d-1", "SECOND")
-    ready = service.get("/ready")
+    ready = service.ready()
     assert (ready.status_code, ready.json()["status"]) == (503, "unavailable")
 
     spool.rmdir()
@@ -182,8 +182,8 @@ def test_many_unmatched_and_not_one_match_is_not_a_green_light(service: Service)
     for number in range(SUSPICIOUS_UNMATCHED):
         service.post(body(f"stranger-{number}"))
     assert service.wait_for_event("no_row_matches")["level"] == "critical"
-    ready = service.get("/ready")
+    ready = service.ready()
     assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
 
     service.post(body("d-1"))
-    assert service.get("/ready").json()["status"] == "ok"
+    assert service.ready().json()["status"] == "ok"

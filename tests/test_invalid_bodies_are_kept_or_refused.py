@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from pathlib import Path
 
-import httpx
 import pytest
 
 from sam.callback.inbox.admission import NotDurableError, OverloadedError
@@ -175,4 +174,4 @@ def test_what_cannot_be_kept_is_answered_503(service: Service) -> None:
     assert (line["event"], line["level"], line["reason"]) == ("refused", "error", "not_safe")
     assert line["mistakes"] == ["status: Field required"]
     assert service.post(body("d-1", "GOOD")).json()["outcome"] == "updated"
-    assert httpx.get(service.url + "/ready").json()["status"] == "degraded"
+    assert service.ready().json()["status"] == "degraded"

@@ -134,11 +134,11 @@ def test_no_crash_shows_one(
         PYTHONFAULTHANDLER="1",
         **say_at_start(
             tmp_path,
-            "from sam.callback.service import callback_route\n"
-            "async def crash(request, *_):\n"
+            "from sam.callback.service.callback import CallbackReceiver\n"
+            "async def crash(self, request):\n"
             "    key, all_of_them = dict(request.headers)['x-api-key'], dict(os.environ)\n"
             "    raise RuntimeError('boom')\n"
-            "callback_route._record = crash",
+            "CallbackReceiver.receive = crash",
         ),
     )
     answer = service.post(body())

@@ -17,7 +17,7 @@ from tests.support.service import Service
 
 
 def ready(service: Service) -> tuple[int, str]:
-    response = service.get("/ready")
+    response = service.ready()
     return response.status_code, response.json()["status"]
 
 
@@ -25,7 +25,7 @@ def test_it_tells_what_the_spool_holds(service: Service) -> None:
     service.wait_for_event("database_up")
     service.post(b"{")
     service.post(body("stranger"))
-    answer = service.get("/ready").json()
+    answer = service.ready().json()
     assert answer["status"] == "ok"
     assert answer["database"] == "up"
     spool = answer["spool"]
@@ -38,6 +38,20 @@ def test_it_tells_what_the_spool_holds(service: Service) -> None:
         "writable": True,
     }
     assert httpx.head(service.url + "/ready").status_code == 200
+
+
+def test_without_the_key_it_tells_its_status_alone(
+    service: Service, sqlite_database: SqliteDatabase
+) -> None:
+    service.wait_for_event("database_up")
+    for headers in ({}, {"X-API-KEY": "wrong"}):
+        answer = service.get("/ready", **headers)
+        assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
+    sqlite_database.execute("ALTER TABLE robots RENAME TO away")
+    service.post(body())
+    assert service.get("/ready").json() == {"status": "degraded"}
+    assert service.stop() == 0
+    assert "refused" not in {line["event"] for line in service.lines}
 
 
 def test_one_of_database_and_spool_is_enough(
@@ -65,7 +79,7 @@ def test_until_the_first_write_is_known_it_says_so(
             CALLBACK_DB_TIMEOUT="0.2",
         )
         for _ in range(2):
-            answer = service.get("/ready")
+            answer = service.ready()
             assert (answer.status_code, answer.json()["status"]) == (200, "degraded")
             assert answer.json()["database"] == "unknown"
             assert scrape(service).value("database_up") == 0
@@ -73,7 +87,7 @@ def test_until_the_first_write_is_known_it_says_so(
         assert "database_down" not in {line["event"] for line in service.lines}
         proxy.admit(math.inf)
         eventually(lambda: ready(service) == (200, "ok"))
-        assert service.get("/ready").json()["database"] == "up"
+        assert service.ready().json()["database"] == "up"
         assert scrape(service).value("database_up") == 1
     assert [line["event"] for line in service.lines].count("database_up") == 1
 

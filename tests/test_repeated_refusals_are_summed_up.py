@@ -1,13 +1,16 @@
-"""Whoever has no key cannot flood the log: the first lines are written, the rest are counted."""
+"""Without a key the log cannot be flooded: the first lines are written, the rest are counted."""
 
+import json
+from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 
 import httpx
 
 from tests.support.callbacks import body
 from tests.support.databases import SqliteDatabase
 from tests.support.raw import Wire
-from tests.support.service import Service
+from tests.support.service import Service, log_something
 
 
 def test_of_refusals_for_want_of_a_key_ten_are_written_and_the_rest_counted(
@@ -53,6 +56,72 @@ def test_so_are_visits_to_the_public_pages(service: Service) -> None:
     [summary] = [line for line in service.lines if line["event"] == "repeated"]
     assert (summary["of"], summary["reason"]) == ("request", "no_key")
     assert summary["not_written"] == 40
+
+
+def test_so_are_probes_where_they_are_logged(
+    start_service: Callable[..., Service], sqlite_database: SqliteDatabase
+) -> None:
+    service = start_service(
+        SQL_SAM_CONNECTION_STRING=sqlite_database.connection_string, CALLBACK_LOG_LEVEL="DEBUG"
+    )
+    with httpx.Client(base_url=service.url) as client:
+        for _ in range(15):
+            assert client.get("/health").status_code == 200
+            assert client.get("/ready").status_code == 200
+    assert service.stop() == 0
+    assert [line["event"] for line in service.lines].count("request") == 10
+    [summary] = [line for line in service.lines if line["event"] == "repeated"]
+    assert (summary["of"], summary["not_written"]) == ("request", 20)
+
+
+def test_probes_that_are_not_logged_are_not_summed_up(service: Service) -> None:
+    with httpx.Client(base_url=service.url) as client:
+        for _ in range(15):
+            assert client.get("/health").status_code == 200
+    assert service.stop() == 0
+    assert not {"request", "repeated"} & {line["event"] for line in service.lines}
+
+
+def test_so_are_tracebacks_whoever_causes_them(
+    start_service: Callable[..., Service], sqlite_database: SqliteDatabase, tmp_path: Path
+) -> None:
+    tmp_path.joinpath("sitecustomize.py").write_text(
+        "from fastapi import Request\n"
+        "from sam.callback.service import docs\n"
+        "async def crash(request: Request): raise RuntimeError('boom')\n"
+        "docs.docs = crash\n",
+        encoding="utf-8",
+    )
+    service = start_service(
+        SQL_SAM_CONNECTION_STRING=sqlite_database.connection_string, PYTHONPATH=str(tmp_path)
+    )
+    with httpx.Client(base_url=service.url) as client:
+        for _ in range(25):
+            assert client.get("/docs").status_code == 500
+    assert service.stop() == 0
+    events = [line["event"] for line in service.lines]
+    assert (events.count("crash"), events.count("refused")) == (10, 10)
+    summaries = [line for line in service.lines if line["event"] == "repeated"]
+    assert {(each["of"], each["reason"], each["not_written"]) for each in summaries} == {
+        ("crash", "RuntimeError", 15),
+        ("refused", "crash", 15),
+    }
+
+
+def test_so_are_lines_of_libraries() -> None:
+    run = log_something(
+        "for each in range(25):\n"
+        "    logging.getLogger('uvicorn.error').error('No. %d', each)\n"
+        "    logging.getLogger('uvicorn.error').info('fine')\n"
+        "for each in range(12):\n"
+        "    class Doomed:\n"
+        "        def __del__(self): raise ValueError\n"
+        "    Doomed()\n"
+    )
+    assert run.stderr == ""
+    events = Counter(json.loads(text)["event"] for text in run.stdout.splitlines())
+    written = sum(count for event, count in events.items() if event.startswith("No. "))
+    assert (written, events["fine"], events["unraisable"], events["repeated"]) == (10, 25, 10, 2)
 
 
 def test_what_a_sender_with_the_key_did_wrong_is_written_each_time(

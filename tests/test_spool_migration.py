@@ -171,7 +171,7 @@ def test_without_its_spool_the_service_serves_a_healthy_database(
     service = start_service(SQL_SAM_CONNECTION_STRING=sqlite_database.connection_string)
     assert "newer release" in service.wait_for_event("spool_unavailable")["reason"]
     assert service.post(body("d-1", "DONE")).json()["outcome"] == "updated"
-    assert service.get("/ready").json()["status"] == "degraded"
+    assert service.ready().json()["status"] == "degraded"
     assert service.stop() == 0
     assert [file.name for file in path.parent.iterdir() if "corrupt" in file.name] == []
     assert version_of(path) == VERSION + 1

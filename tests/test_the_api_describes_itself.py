@@ -29,6 +29,8 @@ def test_authorize_takes_the_key(document: dict[str, Any]) -> None:
     [(name, scheme)] = document["components"]["securitySchemes"].items()
     assert scheme == {"type": "apiKey", "in": "header", "name": "X-API-KEY"}
     assert document["paths"]["/callback"]["post"]["security"] == [{name: []}]
+    assert document["paths"]["/metrics"]["get"]["security"] == [{name: []}]
+    assert document["paths"]["/ready"]["get"]["security"] == [{name: []}, {}]  # or without
     assert "security" not in document["paths"]["/health"]["get"]
 
 
@@ -99,8 +101,9 @@ def test_ready_has_the_shape_of_its_schema(document: dict[str, Any], service: Se
     for response in responses.values():
         content = response["content"]["application/json"]
         _validate(document, content["schema"], content["example"])
-    answer = service.get("/ready")
-    _validate(document, responses["200"]["content"]["application/json"]["schema"], answer.json())
+    for answer in (service.ready(), service.get("/ready")):
+        schema = responses["200"]["content"]["application/json"]["schema"]
+        _validate(document, schema, answer.json())
 
 
 def _validate(document: dict[str, Any], schema: dict[str, Any], instance: object) -> None:

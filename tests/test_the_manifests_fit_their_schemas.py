@@ -17,7 +17,7 @@ import pytest
 import yaml
 from jsonschema.validators import validator_for
 
-from sam.callback.service import paths
+from sam.callback.service import HEALTH_PATH, READY_PATH
 from sam.callback.settings import Settings
 
 ROOT: Final = Path(__file__).parent.parent
@@ -139,9 +139,9 @@ def test_probes_ask_where_the_service_answers() -> None:
         name: container[name]["httpGet"]["path"] for name in container if name.endswith("Probe")
     }
     assert asked == {
-        "startupProbe": paths.HEALTH,
-        "livenessProbe": paths.HEALTH,
-        "readinessProbe": paths.READY,
+        "startupProbe": HEALTH_PATH,
+        "livenessProbe": HEALTH_PATH,
+        "readinessProbe": READY_PATH,
     }
     [port] = container["ports"]
     assert port["containerPort"] == Settings.model_fields["callback_port"].default

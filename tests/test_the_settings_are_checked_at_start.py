@@ -1,10 +1,14 @@
 """A missing or wrong variable ends the start: status 2, one plain message, no secret."""
 
+import os
 import re
+import tempfile
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
+from sam.callback import setting_types
 from sam.callback.settings import Settings, SettingsError
 from tests.support.pages import default_of
 from tests.support.service import clean_environment, run_to_its_end
@@ -45,6 +49,46 @@ def test_a_driver_that_does_not_exist_ends_the_start(tmp_path: Path) -> None:
         assert ("'No Such Driver'" in run.stderr) is ("SQL_SAM_DRIVER" in variables)
         assert "Traceback" not in run.stderr
         assert "hush-hush" not in run.stderr
+
+
+@pytest.mark.parametrize("command", ["serve", "check"])
+def test_a_driver_beside_the_spool_ends_the_start(command: str, tmp_path: Path) -> None:
+    (tmp_path / "var").mkdir()
+    (tmp_path / "var/driver.so").write_bytes(b"")
+    (tmp_path / "link.so").symlink_to(tmp_path / "var/driver.so")
+    for path in ("var/driver.so", "./var/../var/driver.so", "./link.so"):
+        run = run_to_its_end(tmp_path, {**GOOD, "SQL_SAM_DRIVER": path}, command)
+        assert run.returncode == 2
+        assert "SQL_SAM_DRIVER is wrong: the service itself can write there" in run.stderr
+
+
+@pytest.mark.posix
+def test_a_driver_is_where_the_service_cannot_write_unless_it_can_write_its_own_code(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    not_its_own = "/usr/bin/env"
+
+    def driver(path: str, *, own_code: str) -> str | None:
+        monkeypatch.setattr(setting_types, "_OWN_CODE", Path(own_code))
+        return Settings.model_validate({**small(GOOD), "sql_sam_driver": path}).sql_sam_driver
+
+    user = os.geteuid()
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o777)
+        library = f"{folder}/driver.so"
+        Path(library).write_bytes(b"")
+        try:
+            os.seteuid(user or 65534)  # root may write all
+            with pytest.raises(ValidationError, match="the service itself can write there"):
+                driver(library, own_code=not_its_own)
+            assert driver(library, own_code=library) == library
+            assert driver(not_its_own, own_code=not_its_own) == not_its_own
+        finally:
+            os.seteuid(user)
+
+
+def small(variables: dict[str, str]) -> dict[str, str]:
+    return {name.lower(): value for name, value in variables.items()}
 
 
 @pytest.fixture(autouse=True)

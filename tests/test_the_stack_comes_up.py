@@ -155,7 +155,12 @@ def test_a_database_container_that_goes_costs_no_callback(make: Make, project: s
     )
     assert answer.json()["outcome"] == "queued"
     docker("start", f"{project}-sqlserver-1")
-    eventually(
-        lambda: httpx.get(f"http://{address}/ready").json()["spool"]["queued"] == 0, seconds=60
-    )
+
+    def queued() -> int:
+        key = {"X-API-KEY": embedded.KEY}
+        state: dict[str, Any] = httpx.get(f"http://{address}/ready", headers=key).json()
+        entries: int = state["spool"]["queued"]
+        return entries
+
+    eventually(lambda: queued() == 0, seconds=60)
     assert '"outcome":"updated"' in make("smoke")

@@ -41,7 +41,7 @@ def test_callbacks_are_written(
     )
     assert service.post(body("d-1", "DONE")).json()["outcome"] == "updated"
     assert service.post(body("nobody", "DONE")).json()["outcome"] == "unmatched"
-    assert service.get("/ready").json()["database"] == "up"
+    assert service.ready().json()["database"] == "up"
     assert postgres_database.statuses() == {"d-1": "DONE"}
 
 

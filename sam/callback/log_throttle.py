@@ -1,48 +1,47 @@
-"""Rate limit for log lines that others can cause: the first are written, the rest are counted."""
+"""Rate limit for log lines that senders can cause: the first are written, the rest are counted."""
 
-import asyncio
-import contextvars
+import threading
 from collections import Counter
 from typing import Final
 
-from sam.callback.logs import get_logger
+import structlog
 
 FULL_LINES: Final = 10
 INTERVAL_SECONDS: Final = 60.0
 
-_log = get_logger(__name__)
+_log: structlog.typing.FilteringBoundLogger = structlog.get_logger(__name__)
 
 
 class LogThrottle:
-    """Says of each line whether it is still to be written, and sums up those that were not.
+    """Decides for each line whether to write it, and sums up those that were not.
 
     Of one event with one reason `FULL_LINES` are written in `INTERVAL_SECONDS`; at the end of the
-    interval one line, ``repeated``, tells how many more there were. Not thread-safe: for the event
-    loop.
+    interval one line, ``repeated``, tells how many more there were. Thread-safe.
     """
 
     def __init__(self) -> None:
         self._counts: Counter[tuple[str, str]] = Counter()
-        self._timer: asyncio.TimerHandle | None = None
+        self._lock = threading.RLock()  # a finalizer may log while its thread counts
+        self._timer: threading.Timer | None = None
 
     def is_to_be_written(self, event: str, reason: str) -> bool:
-        """Count one line, and say whether to write it."""
-        self._counts[event, reason] += 1
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(
-                INTERVAL_SECONDS,
-                self.sum_up,
-                # Of no request: its id would be in the summary.
-                context=contextvars.Context(),
-            )
-        return self._counts[event, reason] <= FULL_LINES
+        """Count one line, and return whether to write it."""
+        with self._lock:
+            self._counts[event, reason] += 1
+            if self._timer is None:
+                self._timer = threading.Timer(INTERVAL_SECONDS, self.sum_up)
+                self._timer.daemon = True
+                self._timer.start()
+            return self._counts[event, reason] <= FULL_LINES
 
     def sum_up(self) -> None:
         """Write how many lines were not, and begin a new interval."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        for (event, reason), count in self._counts.items():
+        with self._lock:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+            counts, self._counts = self._counts, Counter()
+        for (event, reason), count in counts.items():
             if count > FULL_LINES:
                 _log.warning(
                     "repeated",
@@ -51,4 +50,3 @@ class LogThrottle:
                     not_written=count - FULL_LINES,
                     within_seconds=INTERVAL_SECONDS,
                 )
-        self._counts.clear()

@@ -1,9 +1,9 @@
-"""Logging: every line on standard output is one JSON object, whoever wrote it.
+"""Logging: every line on standard output is one JSON object, those of libraries included.
 
 Our events, uvicorn's, Python's warnings and crashes are rendered by one function, so a field has
 one name and one place. Fields of every line, in this order: ``timestamp`` (UTC, ISO 8601),
 ``level``, ``event``, ``logger``, ``service``, ``version``, ``instance`` (the host's name),
-``pid``, and within a request ``request_id``; then those of the event.
+``pid``; then those of the event.
 """
 
 import asyncio
@@ -23,19 +23,24 @@ from typing import Any, BinaryIO, Final, TextIO, cast
 
 import orjson
 import structlog
-from structlog.typing import EventDict, ExcInfo, FilteringBoundLogger, Processor, WrappedLogger
+from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
 from sam.callback import __version__
+from sam.callback.log_throttle import LogThrottle
 from sam.callback.setting_types import LogFormat, LogLevel
 
 SERVICE: Final = "sam-callback"
 MAX_FIELD_CHARACTERS: Final = 1_024
 MAX_TRACEBACK_CHARACTERS: Final = 16_384
 
-# JSON may hold these as they are, and leaves them to whoever shows the line: DEL and the controls
-# of Latin-1, which a terminal may obey; what ends a line for some programs; what turns the
+# JSON may hold these as they are, and leaves them to what shows the line: DEL and the controls of
+# Latin-1, which a terminal may obey; what ends a line for some programs; what turns the
 # direction of writing, so that a line reads otherwise than it is.
 _DECEPTIVE: Final = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+
+# Of what libraries and Python itself have to say: a sender may cause any of it.
+_throttle: Final = LogThrottle()
 
 
 def get_logger(name: str) -> FilteringBoundLogger:
@@ -56,20 +61,12 @@ def configure(level: LogLevel, line_format: LogFormat, stream: TextIO | None = N
         else [_bound_fields, _console_line(colors=stream.isatty())]
     )
     structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            _add_logger_name,
-            _format_exception,
-            *renderers,
-        ],
+        processors=[_format_exception, *renderers],
         wrapper_class=structlog.make_filtering_bound_logger(level.value),
         logger_factory=lambda *names: _LineLogger(output, *names),
         cache_logger_on_first_use=True,
     )
-    handler = _RecordHandler(
-        [structlog.contextvars.merge_contextvars, _format_exception, *renderers], output
-    )
+    handler = _RecordHandler([_format_exception, *renderers], output)
     logging.basicConfig(level=level.value, handlers=[handler], force=True)
     logging.captureWarnings(capture=True)
     sys.excepthook = _log_crash
@@ -126,7 +123,10 @@ class _LineLogger:
 
 
 class _RecordHandler(logging.Handler):
-    """Renders the records of the standard library's loggers like our own events."""
+    """Renders the records of the standard library's loggers like our own events.
+
+    Warnings and errors are throttled by the place in the code that they come from.
+    """
 
     def __init__(self, processors: list[Processor], output: _Output) -> None:
         super().__init__()
@@ -134,16 +134,19 @@ class _RecordHandler(logging.Handler):
         self._output = output
 
     def emit(self, record: logging.LogRecord) -> None:
-        line: Any = {
-            "event": record.getMessage(),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-        }
+        place = f"{record.module}:{record.lineno}"
+        if record.levelno >= logging.WARNING and not _throttle.is_to_be_written(record.name, place):
+            return
+        line: Any = {"event": record.getMessage()}
         if record.exc_info:
             line["exc_info"] = record.exc_info
         for process in self._processors:
-            line = process(None, line["level"], line) if isinstance(line, dict) else line
+            line = process(record, record.levelname.lower(), line)
         self._output.write(line)
+
+    def close(self) -> None:
+        _throttle.sum_up()
+        super().close()
 
 
 class _JsonLine:
@@ -157,16 +160,14 @@ class _JsonLine:
             "pid": os.getpid(),
         }
 
-    def __call__(self, _logger: WrappedLogger, _method: str, fields: EventDict) -> bytes:
+    def __call__(self, logger: WrappedLogger, level: str, fields: EventDict) -> bytes:
         line = {
             "timestamp": datetime.now(UTC),
-            "level": fields.pop("level"),
+            "level": level,
             "event": fields.pop("event"),
-            "logger": fields.pop("logger"),
+            "logger": logger.name,
             **self._common,
         }
-        if "request_id" in fields:
-            line["request_id"] = fields.pop("request_id")
         line |= fields
         text = _dump_all(line)
         if len(text) > MAX_FIELD_CHARACTERS:  # as each line is that has a longer field
@@ -210,7 +211,8 @@ def _console_line(*, colors: bool) -> Processor:
         colors=colors, exception_formatter=structlog.dev.plain_traceback
     )
 
-    def line(logger: WrappedLogger, method: str, fields: EventDict) -> bytes:
+    def line(logger: WrappedLogger, level: str, fields: EventDict) -> bytes:
+        fields.update(level=level, logger=logger.name)
         for key, value in fields.items():
             if key == "exception":
                 # Indented, for a message in it may have lines that look like ours.
@@ -218,15 +220,10 @@ def _console_line(*, colors: bool) -> Processor:
                 fields[key] = "\n".join(f"  {line}" for line in lines)
             elif isinstance(value, str) and not value.isprintable():
                 fields[key] = _printable(value)
-        text = render(logger, method, add_time(logger, method, fields))
+        text = render(logger, level, add_time(logger, level, fields))
         return text.encode("utf-8", "backslashreplace")
 
     return line
-
-
-def _add_logger_name(logger: WrappedLogger, _method: str, fields: EventDict) -> EventDict:
-    fields["logger"] = logger.name
-    return fields
 
 
 def _bound_fields(_logger: WrappedLogger, _method: str, fields: EventDict) -> EventDict:
@@ -257,18 +254,22 @@ def _log_crash(
 ) -> None:
     if issubclass(kind, KeyboardInterrupt):
         return
-    _critical("crash", (kind, error, trace))
+    get_logger(__name__).critical("crash", exc_info=(kind, error, trace))
 
 
 def _log_thread_crash(args: threading.ExceptHookArgs) -> None:
-    if args.exc_value is not None:
-        _critical("thread_crash", (args.exc_type, args.exc_value, args.exc_traceback))
+    if args.exc_value is not None and _is_to_be_written("thread_crash", args.exc_type):
+        get_logger(__name__).critical(
+            "thread_crash", exc_info=(args.exc_type, args.exc_value, args.exc_traceback)
+        )
 
 
 def _log_unraisable(args: "sys.UnraisableHookArgs") -> None:
-    if args.exc_value is not None:
-        _critical("unraisable", (args.exc_type, args.exc_value, args.exc_traceback))
+    if args.exc_value is not None and _is_to_be_written("unraisable", args.exc_type):
+        get_logger(__name__).critical(
+            "unraisable", exc_info=(args.exc_type, args.exc_value, args.exc_traceback)
+        )
 
 
-def _critical(event: str, exc_info: ExcInfo) -> None:
-    get_logger(__name__).critical(event, exc_info=exc_info)
+def _is_to_be_written(event: str, kind: type[BaseException]) -> bool:
+    return _throttle.is_to_be_written(event, kind.__name__)

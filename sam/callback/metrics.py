@@ -1,9 +1,9 @@
-"""What is counted and timed, for Prometheus. One `Metrics` for each app: nothing here is global.
+"""Counters and histograms for Prometheus. One `Metrics` for each app: nothing here is global.
 
 Each part counts where a thing happens, on series that were looked up once, so that the hot path
-only adds. What is a state and not an event is read when somebody asks: `inbox/collector.py`.
+only adds. States, which are no events, are read when they are scraped: `inbox/collector.py`.
 
-Every label has a closed set of values, so nobody can add series, whatever he sends.
+Every label has a closed set of values: no request can add a series.
 """
 
 from collections.abc import Collection
@@ -41,7 +41,7 @@ disable_created_metrics()  # type: ignore[no-untyped-call]  # the library's
 
 
 class Source(StrEnum):
-    """Whose batch it is."""
+    """Source of a batch."""
 
     CALLBACK = "callback"
     """Of callbacks that wait for their answers."""
@@ -51,7 +51,7 @@ class Source(StrEnum):
 
 
 class Replayed(StrEnum):
-    """What a try to apply an entry of the spool came to."""
+    """Result of a try to apply an entry of the spool."""
 
     APPLIED = "applied"
     """It is in the database."""

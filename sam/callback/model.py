@@ -14,7 +14,7 @@ KNOWN_STATUSES: Final = (
     "DEPLOY_FAILED",
     "UNKNOWN",
 )
-"""Those that A360 has been seen to send; new ones appear without notice."""
+"""Statuses that A360 has been seen to send; new ones appear without notice."""
 
 MAX_STATUS_LENGTH: Final = 64
 
@@ -22,7 +22,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Outcome(StrEnum):
-    """What became of a callback that was answered 200."""
+    """Outcome of a callback that was answered 200."""
 
     UPDATED = "updated"
     """Committed in the database: the row has this status."""

@@ -7,6 +7,16 @@ from typing import Final
 
 from sam.callback.check_result import CheckResult, Level
 
+MIN_KEY_LENGTH: Final = 20
+"""Of letters and digits, 119 bits where they are random: more than can be tried."""
+
+MIN_KEY_DISTINCT: Final = 10
+"""A random key of that length has more, but for one in millions."""
+
+HOW_TO_MAKE_A_KEY: Final = 'python -c "import secrets; print(secrets.token_urlsafe(32))"'
+
+_KNOWN_KEYS = {"local-demo-key", "change-me", "changeme", "api-key", "password", "secret"}
+
 _TAKE_MARKS_AWAY: Final = (
     "Take the marks away: `docker run --env-file`, Kubernetes and files in /run/secrets keep them, "
     "unlike a shell, systemd and a file .env."
@@ -42,6 +52,17 @@ def warnings_about(variables: Mapping[str, str], known: Collection[str]) -> Iter
             yield warning("Its value ends with a line end.", _TAKE_BLANKS_AWAY)
         elif value != value.strip():
             yield warning("Its value begins or ends with a blank.", _TAKE_BLANKS_AWAY)
+
+
+def weakness_of(key: str) -> str:
+    """Return why a shared secret can be guessed, without quoting it; '' if no reason is known."""
+    if any(known in key.lower() for known in _KNOWN_KEYS):
+        return "it is, or holds, an example that everybody knows"
+    if len(key) < MIN_KEY_LENGTH:
+        return f"it has {len(key)} characters, and should have {MIN_KEY_LENGTH} at least"
+    if len(set(key)) < MIN_KEY_DISTINCT:
+        return f"it has {len(set(key))} different characters only"
+    return ""
 
 
 def is_quoted(value: object) -> bool:

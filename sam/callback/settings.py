@@ -23,7 +23,16 @@ from pydantic_core import PydanticCustomError
 
 from sam.callback.certificates import require_certificate, server_context
 from sam.callback.setting_sources import SECRETS_DIRECTORY, SourceError, read_variables
-from sam.callback.setting_types import ApiKey, Column, Encrypt, LogFormat, LogLevel, Seconds, Table
+from sam.callback.setting_types import (
+    ApiKey,
+    Column,
+    Driver,
+    Encrypt,
+    LogFormat,
+    LogLevel,
+    Seconds,
+    Table,
+)
 from sam.callback.setting_warnings import is_quoted
 
 _MISSING = "missing"  # pydantic's own name for this kind of error
@@ -107,8 +116,10 @@ class Settings(SpoolSettings):
     sql_sam_database: str | None = Field(None, description="the database that holds SAM's table")
     sql_sam_user: str | None = Field(None, description="the database login")
     sql_sam_password: SecretStr | None = Field(None, description="the login's password")
-    sql_sam_driver: str | None = Field(
-        None, description="the ODBC driver's registered name, or the path of its library"
+    sql_sam_driver: Driver | None = Field(
+        None,
+        description="the ODBC driver's registered name, or the path of its library where the "
+        "service cannot write",
     )
     sql_sam_encrypt: Encrypt = Field(
         "yes",

@@ -27,8 +27,8 @@ import typer
 from pydantic import SecretStr
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from sam.callback.service.access_log import log_fields
 from sam.callback.service.api_key import ApiKeyMiddleware
-from sam.callback.service.request_log import line_of
 
 KEY: Final = "Zq7xW2mKc9LrT4vNb8YhD3sFg6JpA1eU"
 LENGTHS: Final = (8, 32, 64, 512)
@@ -95,7 +95,7 @@ class StopsAtTheFirstDifference(ApiKeyMiddleware):
         for ours, theirs in zip(self._key, given, strict=False):
             if ours != theirs:
                 break
-        line_of(scope)["reason"] = "wrong_key"
+        log_fields(scope)["reason"] = "wrong_key"
         return False
 
 

@@ -111,7 +111,7 @@ def test_a_second_ctrl_c_does_not_become_a_third_when_the_drain_is_over(
     with half_a_callback(service) as (connection, rest):
         told = time.monotonic()
         service.send_signal(signal.SIGINT)
-        eventually(lambda: service.get("/ready").status_code == 503)
+        eventually(lambda: service.ready().status_code == 503)
         service.send_signal(signal.SIGINT)
         service.wait_for_event("Shutting down")
         eventually(lambda: time.monotonic() > told + 2.5)  # when the drain would have been over

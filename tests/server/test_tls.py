@@ -236,6 +236,23 @@ def test_a_listed_proxy_is_believed(allowed: str, start_with: Callable[..., Serv
     assert _client_in_log(service, "6.6.6.6, 203.0.113.7") == "203.0.113.7"
 
 
+@pytest.mark.parametrize(
+    ("forwarded", "client"),
+    [
+        ("[2001:db8::7]:4711", "2001:db8::7"),
+        ("203.0.113.7:4711", "203.0.113.7"),
+        ("unknown", None),
+        ("_hidden", None),
+        ("203.0.113.7.example", None),
+    ],
+)
+def test_what_is_no_address_is_no_client(
+    forwarded: str, client: str | None, start_with: Callable[..., Service]
+) -> None:
+    service = start_with({"CALLBACK_FORWARDED_ALLOW_IPS": "127.0.0.1"})
+    assert _client_in_log(service, forwarded) == client
+
+
 def test_nobody_else_is(start_with: Callable[..., Service]) -> None:
     service = start_with({"CALLBACK_FORWARDED_ALLOW_IPS": "10.0.0.7,192.168.0.0/16"})
     assert _client_in_log(service, "203.0.113.7") == "127.0.0.1"

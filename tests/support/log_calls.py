@@ -11,8 +11,11 @@ from sam.callback.inbox.store import Kind
 
 ROOT: Final = Path(__file__).parents[2]
 LEVELS: Final = {"debug", "info", "warning", "error", "critical", "exception"}
-GATHERED: Final = "known"
-"""What holds the fields that `line_of` gathers during a request, where they are written."""
+GATHERED: Final = "line"
+"""What holds the fields that `log_fields` gathers during a request, where they are written."""
+
+COMMON: Final = "request_id"
+"""A field of every line of a request: the schema has it once."""
 
 STARRED: Final = {
     "self.counts()": {kind.value for kind in Kind},
@@ -71,9 +74,9 @@ def gathered_fields() -> set[str]:
                     names = {name}
                 case _:
                     continue
-            if ast.unparse(of).startswith(("line_of(", "line", GATHERED)):
+            if ast.unparse(of).startswith(("log_fields(", GATHERED)):
                 fields |= names
-    return fields - {"event"}
+    return fields - {"event", COMMON}
 
 
 class _Module:
@@ -113,6 +116,8 @@ class _Module:
                     keywords += logger.keywords
             elif not (isinstance(logger, ast.Attribute) and _is_logger(logger.value)):
                 continue
+            if isinstance(logger, ast.Attribute) and logger.attr == "is_enabled_for":
+                continue
             place = f"{self._name}:{node.lineno}"
             levels = _levels_in(logger)
             event = node.args[0] if node.args else None
@@ -132,7 +137,7 @@ def _log_call(place: str, levels: set[str], keywords: list[ast.keyword]) -> LogC
         fields.add("exception")
     if "exc_info" in fields:
         fields = fields - {"exc_info"} | {"exception"}
-    return LogCall(place, frozenset(levels), frozenset(fields), GATHERED in starred)
+    return LogCall(place, frozenset(levels), frozenset(fields - {COMMON}), GATHERED in starred)
 
 
 def _is_logger(node: ast.AST) -> bool:

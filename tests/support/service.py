@@ -92,6 +92,10 @@ class Service:
         """GET a path, without the key."""
         return httpx.get(self.url + path, headers=headers, verify=_TLS)
 
+    def ready(self) -> httpx.Response:
+        """GET /ready, with the key: all that it says."""
+        return self.get("/ready", **{"X-API-KEY": KEY})
+
     def post(self, content: bytes, **headers: "str | bytes") -> httpx.Response:
         """POST a body to /callback, with the key."""
         with self.client() as client:

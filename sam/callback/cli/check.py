@@ -11,10 +11,9 @@ import typer
 from sam.callback import logs
 from sam.callback.check_result import CheckResult, Level
 from sam.callback.cli.output import print_json, printable
-from sam.callback.key_strength import HOW_TO_MAKE_ONE, weakness_of
 from sam.callback.setting_sources import read_variables
 from sam.callback.setting_types import LogFormat, LogLevel
-from sam.callback.setting_warnings import warnings_about
+from sam.callback.setting_warnings import HOW_TO_MAKE_A_KEY, warnings_about, weakness_of
 from sam.callback.settings import Settings
 
 _COLOURS: Final = {Level.OK: "green", Level.WARNING: "yellow", Level.WRONG: "red"}
@@ -67,7 +66,7 @@ def _check_keys(settings: Settings) -> CheckResult:
     for name, key in keys.items():
         if key is not None and (weakness := weakness_of(key.get_secret_value())):
             detail = f"{name} is weak: {weakness}."
-            return CheckResult("key", Level.WARNING, detail, f"Make another: {HOW_TO_MAKE_ONE}")
+            return CheckResult("key", Level.WARNING, detail, f"Make another: {HOW_TO_MAKE_A_KEY}")
     return CheckResult("key", Level.OK, "It is long enough.")
 
 

@@ -15,7 +15,7 @@ from pydantic import SecretStr, TypeAdapter, ValidationError
 from sam.callback import __version__
 from sam.callback.cli import embedded
 from sam.callback.cli.output import printable, refuse
-from sam.callback.service import paths
+from sam.callback.service import CALLBACK_PATH
 from sam.callback.service.api_key import HEADER
 from sam.callback.service.schemas import CallbackAnswer
 from sam.callback.setting_types import Seconds
@@ -235,7 +235,7 @@ def _local_url(settings: ClientSettings) -> httpx.URL:
     if settings.callback_port == 0:
         refuse("CALLBACK_PORT is 0, which is any port: say which with --url.")
     scheme = "https" if settings.callback_ssl_certfile else "http"
-    return httpx.URL(f"{scheme}://127.0.0.1:{settings.callback_port}{paths.CALLBACK}")
+    return httpx.URL(f"{scheme}://127.0.0.1:{settings.callback_port}{CALLBACK_PATH}")
 
 
 def _parse(text: str) -> httpx.URL:
@@ -245,7 +245,7 @@ def _parse(text: str) -> httpx.URL:
         refuse(f"--url {text} cannot be used: {error}.")
     if url.scheme not in {"http", "https"} or not url.host:
         refuse(f"--url {text} cannot be used: it should begin with http:// or https://.")
-    return url.copy_with(path=paths.CALLBACK) if url.path == "/" else url
+    return url.copy_with(path=CALLBACK_PATH) if url.path == "/" else url
 
 
 def _explain(error: httpx.RequestError) -> tuple[Fault, str]:
@@ -268,10 +268,13 @@ def _explain(error: httpx.RequestError) -> tuple[Fault, str]:
     return fault, printable(words, _SHOWN_CHARACTERS)
 
 
+_ANSWER: Final = TypeAdapter(CallbackAnswer)
+
+
 def _read(response: httpx.Response) -> CallbackAnswer:
     try:
         if response.is_success:
-            return CallbackAnswer.model_validate_json(response.content)
+            return _ANSWER.validate_json(response.content)
         detail = response.json()["detail"]  # as every refusal of FastAPI's has
     except (ValueError, TypeError, KeyError):
         fault = Fault.NOT_THIS_SERVICE

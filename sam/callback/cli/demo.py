@@ -14,7 +14,7 @@ import httpx
 import typer
 
 from sam.callback.cli import embedded
-from sam.callback.service import paths
+from sam.callback.service import CALLBACK_PATH
 
 _STOP_SECONDS: Final = 12
 _STATUSES: Final = ("RUN_COMPLETED", "RUN_FAILED", "RUN_TIMED_OUT")
@@ -85,8 +85,8 @@ def _address(process: "subprocess.Popen[str]") -> str:
 
 def _send(client: httpx.Client, deployment_id: str, status: str) -> None:
     callback = {"deploymentId": deployment_id, "status": status, "userId": "14", "botOutput": {}}
-    response = client.post(paths.CALLBACK, json=callback)
-    typer.echo(f"\nPOST {paths.CALLBACK} {json.dumps(callback)}")
+    response = client.post(CALLBACK_PATH, json=callback)
+    typer.echo(f"\nPOST {CALLBACK_PATH} {json.dumps(callback)}")
     typer.echo(f"  {response.status_code} {response.text}")
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
 from typing import Annotated, Any, Final
@@ -105,7 +106,7 @@ def send(
         raise typer.Exit(error.fault.exit_status) from None
     milliseconds = (perf_counter() - started) * 1000
     if as_json:
-        print_json({**answer.model_dump(mode="json"), "durationMs": round(milliseconds, 3)})
+        print_json({**asdict(answer), "durationMs": round(milliseconds, 3)})
         return
     typer.secho(answer.outcome, bold=True, nl=False)
     typer.echo(f": {MEANINGS[answer.outcome]}")

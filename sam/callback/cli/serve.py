@@ -9,9 +9,8 @@ import typer
 from sam.callback import logs
 from sam.callback.cli import embedded
 from sam.callback.cli.standard_streams import logged_native_output
-from sam.callback.key_strength import HOW_TO_MAKE_ONE, weakness_of
 from sam.callback.setting_sources import read_variables
-from sam.callback.setting_warnings import warnings_about
+from sam.callback.setting_warnings import HOW_TO_MAKE_A_KEY, warnings_about, weakness_of
 from sam.callback.settings import Settings
 
 _HANGUP: Final[signal.Signals | None] = getattr(signal, "SIGHUP", None)  # not on Windows
@@ -62,7 +61,7 @@ def serve(
             action=warning.action,
         )
     if weakness := weakness_of(settings.callback_api_key.get_secret_value()):
-        _log.warning("weak_key", reason=f"CALLBACK_API_KEY: {weakness}.", action=HOW_TO_MAKE_ONE)
+        _log.warning("weak_key", reason=f"CALLBACK_API_KEY: {weakness}.", action=HOW_TO_MAKE_A_KEY)
     with logged_native_output():
         run(app, settings)
 

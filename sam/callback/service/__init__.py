@@ -1,1 +1,8 @@
-"""The HTTP face: from a request to an answer."""
+"""The app: what it answers over HTTP, in FastAPI."""
+
+from typing import Final
+
+CALLBACK_PATH: Final = "/callback"
+HEALTH_PATH: Final = "/health"
+READY_PATH: Final = "/ready"
+METRICS_PATH: Final = "/metrics"

@@ -1,18 +1,28 @@
-"""The door: no request without a valid X-API-KEY gets past, but for a short public list."""
+"""API key: no request without a valid X-API-KEY gets past, but for a short public list."""
 
 import hashlib
 import hmac
 from collections.abc import Collection, Mapping
 
+from fastapi.security import APIKeyHeader
 from pydantic import SecretStr
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sam.callback import http_scope
 from sam.callback.reasons import RefusalReason
-from sam.callback.service.request_log import line_of
+from sam.callback.service.access_log import log_fields
+from sam.callback.service.schemas import ErrorAnswer, example_response
 
 HEADER = "X-API-KEY"
+
+SCHEME = APIKeyHeader(name=HEADER, scheme_name="ApiKey", auto_error=False)
+"""For the OpenAPI document; the middleware has looked before a route does."""
+
+UNAUTHORIZED = ErrorAnswer(detail=f"A valid {HEADER} header is required.")
+UNAUTHORIZED_RESPONSE = example_response(
+    "Unauthorized: no valid key.", UNAUTHORIZED, {"WWW-Authenticate": "`ApiKey`"}
+)
 
 _HEADER_NAME = HEADER.lower().encode()
 _PUBLIC_METHODS = frozenset({"GET", "HEAD"})
@@ -22,7 +32,7 @@ class ApiKeyMiddleware:
     """Answers 401 to a request without a valid key, before routing and before its body is read.
 
     Args:
-        app: What the request goes to if it has a key.
+        app: The next ASGI app.
         keys: The keys that are accepted, by the names that the log gives them.
         public: Paths that need no key for GET and HEAD; compared whole, after percent-decoding.
     """
@@ -35,45 +45,52 @@ class ApiKeyMiddleware:
             name: _digest(key.get_secret_value().encode("ascii")) for name, key in keys.items()
         }
         if not self._digests:
-            raise ValueError("without a key nobody would get in")
+            raise ValueError("without a key no request would get in")
         self._public = frozenset(public)
         self._refusal = JSONResponse(
-            {"detail": f"A valid {HEADER} header is required."},
-            status_code=401,
-            headers={"WWW-Authenticate": "ApiKey"},
+            UNAUTHORIZED.model_dump(), status_code=401, headers={"WWW-Authenticate": "ApiKey"}
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let the request in, or answer it."""
-        if scope["type"] == "lifespan" or self._is_public(scope) or self._has_key(scope):
+        """Let the request in, or answer it; its log line says with which key, or why not."""
+        if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
-        else:
-            await self._refusal(scope, receive, send)
-
-    def _is_public(self, scope: Scope) -> bool:
-        return scope["path"] in self._public and scope["method"] in _PUBLIC_METHODS
-
-    def _has_key(self, scope: Scope) -> bool:
-        """Whether the request has a valid key; its log line says which one, or why not."""
-        line = line_of(scope)
+            return
         given = [value for name, value in scope["headers"] if name == _HEADER_NAME]
-        if len(given) != 1:
-            line["reason"] = RefusalReason.SEVERAL_KEYS if given else RefusalReason.NO_KEY
-            return False
+        if len(given) == 1 and (name := self._name_of(given[0])):
+            log_fields(scope)["key"] = name
+            if authenticate := scope.get(http_scope.AUTHENTICATE):  # an app may have no server
+                authenticate()
+        elif not (scope["path"] in self._public and scope["method"] in _PUBLIC_METHODS):
+            log_fields(scope)["reason"] = _refusal_reason(given)
+            await self._refusal(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+    def _name_of(self, key: bytes) -> str | None:
         # Digests have one length, whatever that of a key; and every key is compared.
-        digest = _digest(given[0])
+        digest = _digest(key)
         matches = [
             name
             for name, accepted in self._digests.items()
             if hmac.compare_digest(digest, accepted)
         ]
-        if not matches:
-            line["reason"] = RefusalReason.WRONG_KEY
-            return False
-        line["key"] = matches[0]
-        if authenticate := scope.get(http_scope.AUTHENTICATE):  # an app may have no server
-            authenticate()
-        return True
+        return matches[0] if matches else None
+
+
+def is_authenticated(scope: Scope) -> bool:
+    """Whether a request came with a valid key; on a public path it may have none."""
+    return "key" in log_fields(scope)
+
+
+def _refusal_reason(given: list[bytes]) -> RefusalReason:
+    match given:
+        case []:
+            return RefusalReason.NO_KEY
+        case [_]:
+            return RefusalReason.WRONG_KEY
+        case _:
+            return RefusalReason.SEVERAL_KEYS
 
 
 def _digest(key: bytes) -> bytes:

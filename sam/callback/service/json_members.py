@@ -1,6 +1,6 @@
-"""Members of a JSON object, found without reading what stands in the others.
+"""Reader of single members of a JSON object, which ignores the others.
 
-No parser that was tried takes all that may stand in a member that nobody asks for: they convert
+No parser that was tried takes all that may stand in a member that is ignored: they convert
 numbers, join surrogates, recurse, or build what they will throw away (docs/decisions has which).
 This one only recognises the grammar of RFC 8259, and ``NaN`` and ``Infinity`` as pydantic does. It
 neither recurses nor builds anything, and its time grows with the length alone.

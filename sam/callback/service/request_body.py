@@ -1,4 +1,4 @@
-"""The body of a request: read whole, no larger and no slower than is allowed."""
+"""Reader of request bodies, with bounds on their size, time and memory."""
 
 import asyncio
 from http import HTTPStatus
@@ -58,11 +58,12 @@ class BodyReader:
             BodyNotReadError: If it is too large, too slow or no valid HTTP, or no room was found.
             starlette.requests.ClientDisconnect: If the sender hung up.
         """
-        is_too_large = _length(request.scope) > self._max_bytes
+        is_here = http_scope.BODY in request.scope  # all of it: no clock need run
+        is_too_large = not is_here and _length(request.scope) > self._max_bytes
         max_bytes = min(HEAD_BYTES, self._max_bytes) if is_too_large else self._max_bytes
         chunks: list[bytes] = []
         try:
-            if http_scope.BODY in request.scope:  # all of it: no clock need run
+            if is_here:
                 is_whole = await self._collect(request, share, chunks, max_bytes, None)
             else:
                 async with asyncio.timeout(self._timeout) as clock:

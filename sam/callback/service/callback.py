@@ -1,0 +1,216 @@
+"""``POST /callback``: the hot path, from a request to the answer that its callback is durable."""
+
+import contextlib
+from http import HTTPStatus
+from typing import Final
+
+import orjson
+from fastapi import APIRouter, HTTPException, Request, Response, Security
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import ValidationError
+from starlette.types import Scope
+
+from sam.callback.inbox.admission import NotDurableError, OverloadedError
+from sam.callback.inbox.inbox import Inbox
+from sam.callback.model import Outcome
+from sam.callback.reasons import RefusalReason
+from sam.callback.service import CALLBACK_PATH, access_log
+from sam.callback.service.access_log import log_fields
+from sam.callback.service.api_key import SCHEME, UNAUTHORIZED_RESPONSE
+from sam.callback.service.body_budget import BodyBudget, BodyShare
+from sam.callback.service.callback_body import BodyDecoder, charset_of, decode_common, mistakes_in
+from sam.callback.service.direct import DirectRoute
+from sam.callback.service.request_body import HEAD_BYTES, BodyNotReadError, BodyReader
+from sam.callback.service.schemas import (
+    CallbackAnswer,
+    CallbackPayload,
+    ErrorAnswer,
+    InvalidAnswer,
+    InvalidField,
+    example_response,
+)
+from sam.callback.settings import Settings
+
+RETRY_AFTER_SECONDS: Final = 5
+
+NOT_DURABLE: Final = ErrorAnswer(
+    detail="The callback could not be made durable: neither the database nor the spool can take "
+    "it. Send it again."
+)
+OVERLOADED: Final = ErrorAnswer(detail="Too many callbacks are in flight. Send it again.")
+
+
+router = APIRouter(tags=["Callbacks"], route_class=DirectRoute)
+
+
+class CallbackReceiver:
+    """Reads callbacks and has them recorded.
+
+    Args:
+        inbox: Records them.
+        settings: The limits.
+    """
+
+    def __init__(self, inbox: Inbox, settings: Settings) -> None:
+        self._inbox = inbox
+        self._decoder = BodyDecoder()
+        self._reader = BodyReader(settings)
+        self._budget = BodyBudget(
+            settings.callback_max_bodies_bytes, settings.callback_max_body_bytes
+        )
+
+    async def receive(self, request: Request) -> CallbackAnswer:
+        """Make a request's callback durable.
+
+        Raises:
+            HTTPException: If its body was too large, too slow, or there was no room for it.
+            RequestValidationError: If its body was not understood.
+            NotDurableError: If it could not be made durable.
+            starlette.requests.ClientDisconnect: If the sender hung up.
+        """
+        scope = request.scope
+        with BodyShare(self._budget) as share:
+            try:
+                body = await self._reader.read(request, share)
+            except BodyNotReadError as error:
+                raise await self._not_read(scope, error) from None
+            payload = decode_common(body, scope)
+            if payload is None:
+                try:
+                    payload, body = await self._decoder.decode(body, charset_of(scope))
+                except ValidationError as error:
+                    raise await self._not_understood(scope, body, error) from None
+            line = log_fields(scope)
+            line["deployment_id"] = payload.deploymentId
+            line["status"] = payload.status
+            recorded = await self._inbox.record(payload.deploymentId, payload.status, body)
+        line["event"] = "callback"
+        line["outcome"] = recorded.outcome
+        line["db_ms"] = round(recorded.seconds * 1000, 3)
+        line["batch_size"] = recorded.batch_size
+        if recorded.reason:
+            line["reason"] = recorded.reason
+        return CallbackAnswer(
+            outcome=recorded.outcome,
+            deploymentId=payload.deploymentId,
+            requestId=line["request_id"],
+        )
+
+    def close(self) -> None:
+        """Let its thread end."""
+        self._decoder.close()
+
+    async def _not_read(self, scope: Scope, error: BodyNotReadError) -> HTTPException:
+        line = log_fields(scope)
+        await self._name(scope, error.head)
+        line["reason"] = error.reason
+        # More of it may come, or never come.
+        headers = {"Connection": "close"}
+        if error.http_status is HTTPStatus.SERVICE_UNAVAILABLE:
+            headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+            line["error"] = (
+                "There was no room for its body: CALLBACK_MAX_BODIES_BYTES were taken by others."
+            )
+        elif error.head and error.http_status is HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+            with contextlib.suppress(NotDurableError):  # to send it again would not help
+                await self._inbox.keep_invalid(error.head, f"{error} This is how it begins.")
+        return HTTPException(error.http_status, str(error), headers=headers)
+
+    async def _not_understood(
+        self, scope: Scope, body: bytes, error: ValidationError
+    ) -> RequestValidationError:
+        await self._name(scope, body[:HEAD_BYTES])
+        # Without the input: it may be large, or hold what JSON cannot (NaN).
+        mistakes = error.errors(include_url=False, include_context=False, include_input=False)
+        texts = mistakes_in(error)
+        log_fields(scope).update(reason=RefusalReason.INVALID_BODY, mistakes=texts)
+        await self._inbox.keep_invalid(body, "; ".join(texts))
+        return RequestValidationError([{**m, "loc": ("body", *m["loc"])} for m in mistakes])
+
+    async def _name(self, scope: Scope, head: bytes) -> None:
+        """Have the log line say which callback is lost, as far as that can be read."""
+        fields = await self._decoder.readable_fields(head, charset_of(scope))
+        line = log_fields(scope)
+        for field, name in (("deploymentId", "deployment_id"), ("status", "status")):
+            if field in fields:
+                line[name] = fields[field]
+
+
+@router.post(
+    CALLBACK_PATH,
+    summary="A deployment has ended",
+    dependencies=[Security(SCHEME)],
+    response_model=CallbackAnswer,
+    responses={
+        200: example_response(
+            "The callback is durable: `updated`, committed in the database; `superseded`, not "
+            "written, as the row has the status of a later callback; or on disk here, as `queued` "
+            "(the database could not take it), `unmatched` (no such row yet) or `dead_letter` (the "
+            "database refuses it for good).",
+            CallbackAnswer(
+                outcome=Outcome.UPDATED,
+                deploymentId="f6d30428-15d1-41e9-a952-0742eaaa5a31",
+                requestId="0f6f2a3d9b1c4e5f8a7b6c5d4e3f2a1b",
+            ),
+        ),
+        401: UNAUTHORIZED_RESPONSE,
+        408: example_response(
+            "Request Timeout: the body came too slowly.",
+            ErrorAnswer(detail="The body took more than 10 seconds."),
+        ),
+        413: example_response(
+            "Request Entity Too Large: the body is too large.",
+            ErrorAnswer(detail="The body is larger than 16777216 bytes."),
+        ),
+        422: example_response(
+            "Unprocessable: the body is no JSON object, or a required field is missing, empty, too "
+            "long, or holds a control character or what is no character.",
+            InvalidAnswer(
+                detail=[
+                    InvalidField(type="missing", loc=["body", "deploymentId"], msg="Field required")
+                ]
+            ),
+        ),
+        503: example_response(
+            "Service Unavailable: the callback could not be made durable, or there was no room for "
+            "its body. Send it again.",
+            NOT_DURABLE,
+            {"Retry-After": "Seconds to wait before the next try."},
+        ),
+    },
+    openapi_extra={
+        "parameters": [
+            {
+                "name": access_log.HEADER,
+                "in": "header",
+                "required": False,
+                "description": "An id of the sender's for this request: up to 64 letters, digits, "
+                "dots, underscores and hyphens. Another is replaced.",
+                "schema": {"type": "string"},
+            }
+        ],
+        # Validated straight from its bytes, so FastAPI does not see the model.
+        "requestBody": {
+            "description": "JSON in UTF-8, with or without a BOM; in UTF-16 or UTF-32; or in the "
+            "charset that the content type names. Whatever stands in other fields, such as half a "
+            "surrogate pair or bytes of another encoding, does not matter.",
+            "required": True,
+            "content": {"application/json": {"schema": CallbackPayload.model_json_schema()}},
+        },
+    },
+)
+async def callback(request: Request) -> Response:
+    """Writes the status of a deployment into SAM's table, or keeps it until that can be done."""
+    answer = await request.app.state.receiver.receive(request)
+    # By pydantic that would take 4 % of a callback's CPU time more.
+    return Response(orjson.dumps(answer), media_type="application/json")
+
+
+async def not_durable(request: Request, error: NotDurableError) -> Response:
+    """Answer 503 where a callback, or a body that was not understood, could not be made durable."""
+    log_fields(request.scope).update(reason=error.reason, error=str(error))
+    answer = OVERLOADED if isinstance(error, OverloadedError) else NOT_DURABLE
+    return JSONResponse(
+        answer.model_dump(), status_code=503, headers={"Retry-After": str(RETRY_AFTER_SECONDS)}
+    )
