@@ -153,7 +153,6 @@ class DatabaseConnection:
             pyodbc.Error: If the work or the rollback let one out.
         """
         self._cancelled = cancelled
-        self.is_suspect = False
         try:
             try:
                 result = work(self)
