@@ -15,9 +15,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sam.callback.log_throttle import LogThrottle
 from sam.callback.logs import get_logger
-from sam.callback.metrics import Metrics
+from sam.callback.metrics import Metrics, RefusalReason
 from sam.callback.model import Outcome
-from sam.callback.reasons import RefusalReason
 
 HEADER = "X-Request-ID"
 
