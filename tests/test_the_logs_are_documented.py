@@ -15,7 +15,7 @@ import httpx
 import jsonschema_rs
 import pytest
 
-from sam.callback.reasons import CutReason, RefusalReason
+from sam.callback.metrics import CutReason, RefusalReason
 from tests.support import log_lines
 from tests.support.callbacks import body
 from tests.support.conditions import LIMIT_SECONDS

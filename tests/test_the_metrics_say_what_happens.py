@@ -14,8 +14,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from sam.callback.metrics import Metrics
-from sam.callback.reasons import RefusalReason
+from sam.callback.metrics import Metrics, RefusalReason
 from sam.callback.service.main import create_app
 from sam.callback.settings import Settings
 from tests.support import raw

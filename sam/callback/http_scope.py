@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from sam.callback.reasons import RefusalReason
+from sam.callback.metrics import RefusalReason
 
 AUTHENTICATE: Final = "sam.callback.authenticate"
 """To be called when the request has shown a valid key: its connection is then not evicted."""

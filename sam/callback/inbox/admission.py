@@ -1,6 +1,6 @@
 """Admission control: bounds on the callbacks and bodies in flight, in number and in bytes."""
 
-from sam.callback.reasons import RefusalReason
+from sam.callback.metrics import RefusalReason
 
 
 class NotDurableError(Exception):

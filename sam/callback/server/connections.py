@@ -11,8 +11,7 @@ from typing import Final, Protocol
 from sam.callback.http_scope import Refusal
 from sam.callback.log_throttle import LogThrottle
 from sam.callback.logs import get_logger
-from sam.callback.metrics import BackgroundTask, Metrics
-from sam.callback.reasons import CutReason
+from sam.callback.metrics import BackgroundTask, CutReason, Metrics
 from sam.callback.settings import Settings
 from sam.callback.tasks import Supervisor
 

@@ -11,8 +11,7 @@ from typing import Any, Final
 
 from sam.callback.log_throttle import LogThrottle
 from sam.callback.logs import get_logger
-from sam.callback.metrics import BackgroundTask
-from sam.callback.reasons import CutReason
+from sam.callback.metrics import BackgroundTask, CutReason
 from sam.callback.server.connections import Connections
 from sam.callback.server.protocol import HttpProtocol
 from sam.callback.server.tls import TlsTransport

@@ -15,7 +15,7 @@ from uvicorn.protocols.http.httptools_impl import (
 
 from sam.callback import http_scope
 from sam.callback.http_scope import Refusal
-from sam.callback.reasons import CutReason, RefusalReason
+from sam.callback.metrics import CutReason, RefusalReason
 from sam.callback.server.connections import Connections
 from sam.callback.settings import Settings
 

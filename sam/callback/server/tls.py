@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from sam.callback import certificates
 from sam.callback.logs import get_logger
-from sam.callback.reasons import CutReason
+from sam.callback.metrics import CutReason
 from sam.callback.server.protocol import HttpProtocol
 from sam.callback.settings import Settings
 

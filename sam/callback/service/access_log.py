@@ -15,9 +15,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sam.callback.log_throttle import LogThrottle
 from sam.callback.logs import get_logger
-from sam.callback.metrics import Metrics
+from sam.callback.metrics import Metrics, RefusalReason
 from sam.callback.model import Outcome
-from sam.callback.reasons import RefusalReason
 
 HEADER = "X-Request-ID"
 
@@ -34,7 +33,7 @@ def log_fields(scope: Scope) -> dict[str, Any]:
 
     ``request_id`` is there from the beginning, ``key`` once the request is authenticated. Some are
     for this module: ``event`` names the line, whatever the answer's status, ``reason`` says why a
-    request was refused, ``http_status`` what it was answered where that was not by the app.
+    request was refused.
     """
     fields: dict[str, Any] = scope.setdefault(_FIELDS, {})
     return fields
@@ -92,11 +91,11 @@ class AccessLogMiddleware:
                 await answer(scope, receive, send_with_id)
         finally:
             duration = time.perf_counter() - started
-            line.setdefault("http_status", http_status)
+            line["http_status"] = http_status
             line["client"] = _address(scope["client"][0]) if scope.get("client") else None
             line["duration_ms"] = round(duration * 1000, 3)
-            if line["http_status"]:
-                self._metrics.answered(scope["path"], line["http_status"], duration)
+            if http_status:
+                self._metrics.answered(scope["path"], http_status, duration)
             self._write(scope, line)
 
     def _write(self, scope: Scope, line: dict[str, Any]) -> None:

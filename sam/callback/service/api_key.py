@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sam.callback import http_scope
-from sam.callback.reasons import RefusalReason
+from sam.callback.metrics import RefusalReason
 from sam.callback.service.access_log import log_fields
 from sam.callback.service.schemas import ErrorAnswer, example_response
 

@@ -13,8 +13,8 @@ from starlette.types import Scope
 
 from sam.callback.inbox.admission import NotDurableError, OverloadedError
 from sam.callback.inbox.inbox import Inbox
+from sam.callback.metrics import RefusalReason
 from sam.callback.model import Outcome
-from sam.callback.reasons import RefusalReason
 from sam.callback.service import CALLBACK_PATH, access_log
 from sam.callback.service.access_log import log_fields
 from sam.callback.service.api_key import SCHEME, UNAUTHORIZED_RESPONSE

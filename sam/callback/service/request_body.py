@@ -9,7 +9,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Scope
 
 from sam.callback import http_scope
-from sam.callback.reasons import RefusalReason
+from sam.callback.metrics import RefusalReason
 from sam.callback.service.body_budget import UNCOUNTED_BYTES, BodyShare, NoRoomError
 from sam.callback.settings import Settings
 
