@@ -9,11 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sam.callback.settings import Settings
-from sam.callback.storage.connector import DatabaseConnector
 from sam.callback.storage.errors import DatabaseUnavailableError, KeyRuleChangedError
 from sam.callback.storage.key_rule import COARSEST, EXACT, KeyRule
 from sam.callback.storage.results import UpdateOutcome
-from sam.callback.storage.robots import RobotRepository
 from tests.support import repositories
 from tests.support.conditions import LIMIT_SECONDS
 from tests.support.databases import Database, PostgresDatabase, SqliteDatabase
@@ -176,8 +174,8 @@ TOLD: list[tuple[Answer, KeyRule]] = [
     (types(("nvarchar(50)", 100, "Modern_Spanish_CI_AS"), STATUS), KeyRule(case=True, width=True)),
     (types(("varchar(50)", 50, "Latin1_General_BIN2"), STATUS), EXACT),
     (types(("bigint", 8, None), STATUS), EXACT),
-    (types(), COARSEST),
-    (Error(229, "The SELECT permission was denied."), COARSEST),
+    (types(), KeyRule(case=True)),  # by comparing
+    (Error(208, "Invalid object name 'sys.dm_exec_describe'."), KeyRule(case=True)),
 ]
 
 
@@ -185,12 +183,12 @@ TOLD: list[tuple[Answer, KeyRule]] = [
 async def test_the_rule_of_sql_server_comes_with_the_types(
     key: Answer, rule: KeyRule, sql_server: TdsServer, to_sql_server: dict[str, Any]
 ) -> None:
-    sql_server.answer = answer_for(key)
+    sql_server.answer, sql_server.ignores_case = answer_for(key), True
     settings = Settings(_env_file=None, **{"callback_api_key": "k", **to_sql_server})
     async with open_repository(settings) as repository:
         await repository.probe(timeout=LIMIT_SECONDS)
         assert repository.key_rule == rule
-    [asked] = sql_server.heard("SELECT")
+    asked = sql_server.heard("SELECT")[0]
     assert "collation_name" in asked.text
 
 
@@ -211,22 +209,15 @@ async def test_a_batch_of_another_rule_is_not_written(
         assert batch.results[0].outcome is UpdateOutcome.UPDATED
 
 
-async def test_what_one_connection_is_not_told_another_was(
+async def test_a_connection_that_is_not_told_the_rule_is_not_used(
     sql_server: TdsServer, to_sql_server: dict[str, Any]
 ) -> None:
-    sql_server.answer = answer_for(TOLD[0][0])
+    sql_server.answer, sql_server.ignores_case = answer_for(types()), None
     settings = Settings(_env_file=None, **{"callback_api_key": "k", **to_sql_server})
-    connector = DatabaseConnector(settings)
-    repository = RobotRepository(connector, settings)
-    await connector.open()
-    try:
-        await repository.probe(timeout=LIMIT_SECONDS)
-        sql_server.answer = lambda _: [Error(208, "Invalid object name 'robots'.")]
-        with pytest.raises(DatabaseUnavailableError):
+    async with open_repository(settings) as repository:
+        with pytest.raises(DatabaseUnavailableError, match=r"cannot write: .*Check SQL_SAM_TABLE"):
             await repository.probe(timeout=LIMIT_SECONDS)
-        sql_server.answer = answer_for(types())
+        assert sql_server.heard("UPDATE") == []
+        sql_server.ignores_case = True
         await repository.probe(timeout=LIMIT_SECONDS)
-        assert len(sql_server.heard("SELECT")) > 1
-        assert repository.key_rule == KeyRule(uuid=True)
-    finally:
-        await connector.close()
+        assert repository.key_rule == KeyRule(case=True)

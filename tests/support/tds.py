@@ -87,11 +87,14 @@ class TdsServer:
         answer: Gives the results of a statement, one after the other; none where it hangs, until
             the driver gives it up.
         login_error: What every login is refused with, if set.
+        ignores_case: Whether texts that differ in case are the same to it, where its catalogue does
+            not tell; None where it does not compare either.
     """
 
     port: int = 0
     answer: Callable[[Statement], list[Answer]] = lambda _: [Count(None)]
     login_error: Error | None = None
+    ignores_case: bool | None = False
     logins: list[Login] = field(default_factory=list)
     statements: list[Statement] = field(default_factory=list)
     ends: list[str] = field(default_factory=list)
@@ -106,6 +109,13 @@ class TdsServer:
             kind = int(numbers[0]) if numbers else statement.parameters[0].value
             return [Rows(("NAME", "TYPE", "PRECISION"), (("", kind, _PRECISIONS[kind]),))]
         self.statements.append(statement)
+        if statement.text.endswith("AS probe"):  # spellings of one text, compared
+            if self.ignores_case is None:
+                return [Error(208, "Invalid object name 'robots'.")]
+            [text] = re.findall(r"UNION ALL SELECT '(.*)'", statement.text)
+            spellings = re.findall(r"k = '(.*?)'", statement.text)
+            same = [int(self.ignores_case and each.lower() == text.lower()) for each in spellings]
+            return [Rows(tuple(map(str, range(len(same)))), (tuple(same),))]
         return self.answer(statement)
 
 

@@ -52,7 +52,9 @@ async def check_database(settings: Settings) -> list[CheckResult]:
         DriverNotFoundError: If the ODBC driver does not exist.
         SettingsError: If the settings are no connection string.
     """
-    connector = DatabaseConnector(settings.model_copy(update={"sql_sam_pool_max": 1}))
+    connector = DatabaseConnector(
+        settings.model_copy(update={"sql_sam_pool_max": 1}), is_for_writing=False
+    )
     driver = connector.driver
     check = _Check(RobotsTable.of(settings), settings.sql_sam_user)
     await connector.open()

@@ -3,20 +3,19 @@
 import contextlib
 import math
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, Self, TypeVar
 
 import pyodbc
 
 from sam.callback.storage.errors import (
     ErrorClass,
-    describe,
     failure_loses_connection,
     is_connection_lost,
 )
-from sam.callback.storage.key_rule import KeyRule
-from sam.callback.storage.odbc.dialects import dialect_of
-from sam.callback.storage.parameters import ColumnType, Parameters
+from sam.callback.storage.key_rule import EXACT
+from sam.callback.storage.odbc.dialects import TableDescription, dialect_of
+from sam.callback.storage.parameters import Parameters
 from sam.callback.storage.statements import RobotsTable, Statement, Statements
 
 LOCK_TIMEOUT_SHARE: Final = 0.25
@@ -70,6 +69,7 @@ class DatabaseConnection:
         odbc: A fresh connection, autocommit off. It is closed if the set-up fails.
         table: SAM's table.
         timeout: CALLBACK_DB_TIMEOUT, which the time-outs here follow.
+        is_for_writing: Whether the set-up fails where the table cannot be described.
 
     Attributes:
         closed: Whether it is closed.
@@ -79,15 +79,23 @@ class DatabaseConnection:
         statements: The table's, in this dialect.
         supports_multi_statement: Whether several of them may be executed as one.
         parameters: How values are bound; None where the driver does by itself.
-        key_rule: Which ids the database takes for the same; None where it does not tell.
-        unknown: Why something of the table is not known; '' if all is.
+        key_rule: Which ids the database takes for the same.
+        unknown: Why the types of the columns are not known; '' if they are, or are not needed.
         is_suspect: To be set after an error that may be the connection's.
 
     Raises:
-        pyodbc.Error: If the set-up failed.
+        pyodbc.Error: If the set-up failed. What is not known of the table may be known to the next
+            connection: this one must not write.
     """
 
-    def __init__(self, odbc: pyodbc.Connection, table: RobotsTable, timeout: float) -> None:
+    def __init__(
+        self,
+        odbc: pyodbc.Connection,
+        table: RobotsTable,
+        timeout: float,
+        *,
+        is_for_writing: bool = True,
+    ) -> None:
         self.closed = False
         self.idle_since = 0.0
         self.dialect = dialect_of(odbc)
@@ -106,7 +114,7 @@ class DatabaseConnection:
         try:
             self.identity = Identity.of(odbc)
             self._set_up()
-            types, self.key_rule, self.unknown = self._describe(table)
+            self.key_rule, types, self.unknown = self._describe(table, must=is_for_writing)
             self.parameters = Parameters(types) if self.dialect.binds_by_column else None
             odbc.rollback()
         except BaseException:
@@ -120,21 +128,14 @@ class DatabaseConnection:
                 self._cursor.execute(text)
             self._odbc.commit()
 
-    def _describe(self, table: RobotsTable) -> tuple[Mapping[str, ColumnType], KeyRule | None, str]:
-        """Ask what binding and keys depend on; say why something is not known.
-
-        What the database refuses to tell for good (a missing right, a view that it does not have)
-        stays unknown. If another try may succeed (a time-out, a deadlock, a lost connection), the
-        connection must not be used: without the types it could meet another deployment's row.
-        """
+    def _describe(self, table: RobotsTable, *, must: bool) -> TableDescription:
         try:
-            types, rule = self.dialect.describe(self._cursor, table.name, (table.key, table.status))
-        except pyodbc.Error as error:
-            if is_connection_lost(error) or self.dialect.classify(error) is ErrorClass.TRANSIENT:
-                with failure_loses_connection():
-                    raise
-            return {}, None, describe(error)
-        return types, rule, "" if rule else "The catalogue does not tell."
+            return self.dialect.describe(self._cursor, table.name, (table.key, table.status))
+        except pyodbc.Error:
+            if must:
+                raise
+            self._odbc.rollback()
+            return TableDescription(EXACT)
 
     def run(self, work: "Work[T]", cancelled: threading.Event) -> T:
         """Do the work, on this thread; close the connection if an error leaves it unfit for more.

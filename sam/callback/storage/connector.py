@@ -16,6 +16,7 @@ import math
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, TypeVar
 
 import aioodbc
@@ -38,7 +39,7 @@ from sam.callback.storage.errors import (
     is_connection_lost,
     is_login_refused,
 )
-from sam.callback.storage.key_rule import COARSEST, EXACT, KeyRule
+from sam.callback.storage.key_rule import EXACT, KeyRule
 from sam.callback.storage.odbc.connection_string import connection_string
 from sam.callback.storage.pool import ConnectionPool
 from sam.callback.storage.statements import RobotsTable
@@ -80,13 +81,14 @@ class DatabaseConnector:
     Attributes:
         driver: The ODBC driver.
         size: The most connections in use at a time.
-        key_rule: Which deployment ids the database takes for the same, by the newest connection
-            that it told; `EXACT` before the first.
+        key_rule: Which deployment ids the database takes for the same, by the newest connection;
+            `EXACT` before the first.
 
     Args:
         settings: Of the database.
         on_connect_failed: Is told why a connection could not be made, where no call of `run` is.
         supervisor: Runs the task that connects; its failures go unnoticed, unless given.
+        is_for_writing: Whether a connection is of use only where the table can be described.
 
     Raises:
         DriverNotFoundError: If the ODBC driver does not exist.
@@ -97,13 +99,15 @@ class DatabaseConnector:
         settings: Settings,
         on_connect_failed: Callable[[DatabaseUnavailableError], object] = lambda _: None,
         supervisor: Supervisor | None = None,
+        *,
+        is_for_writing: bool = True,
     ) -> None:
+        self._is_for_writing = is_for_writing
         self._connection_string = connection_string(settings)
         self.driver = self._connection_string.driver
         # SQLite has one lock for the whole file: more writers would only wait for one another.
         self.size = 1 if self.driver.is_sqlite else settings.sql_sam_pool_max
         self.key_rule = EXACT
-        self._known_rule: KeyRule | None = None
         self._table = RobotsTable.of(settings)
         self._login_timeout = settings.sql_sam_login_timeout
         self._timeout = settings.callback_db_timeout
@@ -211,24 +215,26 @@ class DatabaseConnector:
         pool = self._aioodbc
         if pool is None or pool.size >= pool.maxsize:
             raise DatabaseTimeoutError("The database answers on none of the connections to it.")
+        what = "cannot connect"
         try:
             async with asyncio.timeout(self._login_timeout + GRACE_SECONDS):
-                connection = await self._set_up(pool, await pool.acquire())
+                acquired = await pool.acquire()
+                what = "cannot write"
+                connection = await self._set_up(pool, acquired)
         except TimeoutError:
             raise DatabaseTimeoutError(f"Connecting took too long. {CHECK_THE_SERVER}") from None
         except pyodbc.Error as error:
             if is_login_refused(error):
                 raise self._unavailable(LoginRefusedError, "cannot log in", error) from error
-            raise self._unavailable(ConnectionLostError, "cannot connect", error) from error
-        # What this connection is not told, one before it was.
-        self._known_rule = connection.key_rule or self._known_rule
-        self.key_rule = self._known_rule or COARSEST
+            raise self._unavailable(ConnectionLostError, what, error) from error
+        self.key_rule = connection.key_rule
         self._log_changes(connection)
         return connection
 
     async def _set_up(self, pool: aioodbc.Pool, acquired: aioodbc.Connection) -> DatabaseConnection:
         odbc, acquired._conn = acquired._conn, None  # noqa: SLF001 - see above
-        call = self._threads.run(DatabaseConnection, odbc, self._table, self._timeout)
+        connect = partial(DatabaseConnection, is_for_writing=self._is_for_writing)
+        call = self._threads.run(connect, odbc, self._table, self._timeout)
         try:
             connection = await asyncio.shield(call)
         except BaseException:

@@ -82,7 +82,8 @@ EXACT: Final = KeyRule()
 """Only the same text is the same: a binary collation, or nothing is known yet."""
 
 COARSEST: Final = KeyRule(case=True, accents=True, width=True, uuid=True)
-"""For a database that does not tell."""
+"""For what must not overtake one another, whatever the rule is. Ids with one key by it may be two
+deployments: none may take the other's place."""
 
 
 def _uuid_key(text: str) -> str:

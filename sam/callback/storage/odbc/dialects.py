@@ -1,7 +1,7 @@
 """SQL dialects: statements, types and errors of each database."""
 
-from collections.abc import Iterable, Sequence
-from typing import ClassVar, Final
+from collections.abc import Iterable, Mapping, Sequence
+from typing import ClassVar, Final, NamedTuple
 
 import pyodbc
 
@@ -9,6 +9,8 @@ from sam.callback.storage.errors import (
     ErrorClass,
     NativeErrors,
     classify,
+    describe,
+    is_connection_lost,
     native_numbers_of,
 )
 from sam.callback.storage.key_rule import EXACT, KeyRule
@@ -18,6 +20,21 @@ _UUID: Final = "abcdefab-cdef-4bcd-8fab-cdefabcdefab"
 _UUID_SPELLINGS: Final = (_UUID.upper(), f"{{{_UUID}}}")
 _WORD: Final = "aé"
 _WORD_SPELLINGS: Final = ("aÉ", "ae", "ａé")
+
+
+class TableDescription(NamedTuple):
+    """The table as the database sees it.
+
+    Attributes:
+        key_rule: Which ids it takes for the same.
+        types: Those that values are bound by, by column; none in a dialect that leaves that to the
+            driver.
+        unknown: Why the types are not known; '' if they are, or are not asked for.
+    """
+
+    key_rule: KeyRule
+    types: Mapping[str, ColumnType] = {}
+    unknown: str = ""
 
 
 class Dialect:
@@ -96,25 +113,28 @@ class Dialect:
 
     def describe(
         self, cursor: pyodbc.Cursor, table: str, columns: Sequence[str]
-    ) -> tuple[dict[str, ColumnType], KeyRule | None]:
+    ) -> TableDescription:
         """Ask for the types that values are bound by, and for the key rule.
-
-        For the rule it compares spellings, as values of the key's type and collation. A catalogue
-        would have to be asked for types, domains, views and collations, and differs from one
-        database to the next. Here no row is read, and nothing is bound: the texts are constants.
 
         Args:
             cursor: On the database.
             table: The table.
             columns: Those that an index or a plan depends on, that of the ids first.
 
-        Returns:
-            The types, by column; and the key rule, None where the database does not tell.
-
         Raises:
-            pyodbc.Error: If it cannot be asked.
+            pyodbc.Error: If the table cannot be read. Without the rule or, where another try may
+                tell them, the types, a write could meet another deployment's row.
         """
-        key = self.quote(columns[0])
+        return TableDescription(self._compare(cursor, table, columns[0]))
+
+    def _compare(self, cursor: pyodbc.Cursor, table: str, column: str) -> KeyRule:
+        """Let the database compare spellings, as values of the column's type and collation.
+
+        It needs no right that the UPDATE does not. A catalogue would have to be asked for types,
+        domains, views and collations, and differs from one database to the next. Here no row is
+        read, and nothing is bound: the texts are constants.
+        """
+        key = self.quote(column)
 
         def compare(value: str, spellings: tuple[str, ...]) -> list[bool]:
             equal = ", ".join(f"CASE WHEN k = '{each}' THEN 1 ELSE 0 END" for each in spellings)
@@ -126,13 +146,12 @@ class Dialect:
 
         is_case, is_uuid = compare(_UUID, _UUID_SPELLINGS)
         if is_uuid:
-            return {}, KeyRule(uuid=True)
+            return KeyRule(uuid=True)
         try:
             case, accents, width = compare(_WORD, _WORD_SPELLINGS)
         except pyodbc.DataError:  # the database's encoding does not have these letters
-            return {}, KeyRule(case=is_case, accents=True, width=True)
-        rule = KeyRule(ascii_case=is_case and not case, case=case, accents=accents, width=width)
-        return {}, rule
+            return KeyRule(case=is_case, accents=True, width=True)
+        return KeyRule(ascii_case=is_case and not case, case=case, accents=accents, width=width)
 
 
 class _SqlServer(Dialect):
@@ -233,14 +252,21 @@ class _SqlServer(Dialect):
 
     def describe(
         self, cursor: pyodbc.Cursor, table: str, columns: Sequence[str]
-    ) -> tuple[dict[str, ColumnType], KeyRule | None]:
-        types = self.read_columns(cursor, table, columns)
+    ) -> TableDescription:
+        unknown = "The catalogue does not tell."
+        try:
+            types = self.read_columns(cursor, table, columns)
+        except pyodbc.Error as error:
+            if is_connection_lost(error) or self.classify(error) is ErrorClass.TRANSIENT:
+                raise
+            types, unknown = {}, describe(error)
         if not types:
-            return {}, None
+            return TableDescription(self._compare(cursor, table, columns[0]), {}, unknown)
         of_key = types[columns[0]]
         if of_key.is_uuid:
-            return types, KeyRule(uuid=True)
-        return types, KeyRule.of_collation(of_key.collation) if of_key.collation else EXACT
+            return TableDescription(KeyRule(uuid=True), types)
+        rule = KeyRule.of_collation(of_key.collation) if of_key.collation else EXACT
+        return TableDescription(rule, types)
 
 
 class _PostgreSql(Dialect):
