@@ -64,7 +64,8 @@ def test_it_is_401_for_any_path_and_method(
 def test_a_known_and_an_unknown_path_get_the_same_answer(service: Service) -> None:
     def answer(path: str) -> tuple[bytes, list[str]]:
         response = httpx.post(service.url + path, content=body())
-        return response.content, sorted(response.headers)
+        # It goes on with the connection only where the body was here in time.
+        return response.content, sorted(set(response.headers) - {"connection"})
 
     assert answer("/callback") == answer("/no/such/path")
 

@@ -60,7 +60,7 @@ def test_the_oldest_that_has_shown_no_key_goes(
     assert callback(with_key) == 200
     unauthenticated = connect(wires, service, ROOM - 1)
     # A probe, a wrong key and a request that has not ended show no key.
-    unauthenticated[0].send(request(b"/health", method=b"GET"))
+    unauthenticated[0].send(request(b"/health", method=b"GET", headers=b""))
     unauthenticated[1].send(request(headers=b"X-API-KEY: wrong\r\n"))
     unauthenticated[2].send(b"POST /callback HTTP/1.1\r\nX-API-KEY")
     assert (unauthenticated[0].status(), unauthenticated[1].status()) == (200, 401)

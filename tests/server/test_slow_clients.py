@@ -73,7 +73,7 @@ def test_only_who_has_shown_the_key_may_be_idle_for_longer(impatient: Service) -
     with Wire(impatient) as with_key, Wire(impatient) as without_key:
         with_key.send(request(content=body()))
         assert with_key.status() == 200
-        without_key.send(request(b"/health", method=b"GET"))
+        without_key.send(request(b"/health", method=b"GET", headers=b""))
         assert without_key.status() == 200
         assert without_key.rest() == b""
         with_key.send(request(content=body()))
