@@ -6,7 +6,7 @@ is closed. Which are idle is `ConnectionPool`'s to know.
 
 Of aioodbc's internals `Connection._conn` is used, and in this module alone: its pyodbc connection,
 since no public call runs a function of ours on a connection's thread. It is taken out, so that
-aioodbc never closes what a thread works on. `tests/test_the_pool_lives_through_failure.py` would
+aioodbc never closes what a thread works on. `tests/storage/test_connection_pool.py` would
 notice a release that changes this.
 """
 

@@ -15,7 +15,7 @@ from tests.benchmarks.results import Results
 from tests.benchmarks.subject import Subject
 from tests.support.conditions import LIMIT_SECONDS
 
-CHECKOUT = Path(__file__).parents[1]
+CHECKOUT = Path(__file__).parents[2]
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-CHECKOUT = Path(__file__).parents[1]
+CHECKOUT = Path(__file__).parents[2]
 WORKFLOWS = sorted(CHECKOUT.glob(".github/workflows/*.yml"))
 
 

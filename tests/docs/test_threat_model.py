@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-CHECKOUT = Path(__file__).parents[1]
+CHECKOUT = Path(__file__).parents[2]
 PAGE = CHECKOUT / "docs/security.md"
 TEST = re.compile(r"\.\./tests/(\w+/)?test_")
 LINK = re.compile(r"\]\(([^)#]+)")

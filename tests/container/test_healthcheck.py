@@ -15,7 +15,7 @@ from tests.support.conditions import LIMIT_SECONDS
 from tests.support.databases import SqliteDatabase
 from tests.support.service import Service, clean_environment
 
-SCRIPT: Final = Path(__file__).parent.parent / ".docker/healthcheck.py"
+SCRIPT: Final = Path(__file__).parents[2] / ".docker/healthcheck.py"
 
 
 def ask(**environment: str) -> tuple[int, str]:

@@ -159,7 +159,7 @@ async def test_with_a_finished_column_a_later_status_is_not_overwritten(
     assert database.statuses() == {"d-1": "LATER"}
 
 
-# SQL Server has no such trigger: for it there is test_sql_server_is_not_misunderstood.py.
+# SQL Server has no such trigger: for it there is test_sql_server_results.py.
 @pytest.mark.parametrize("database", ["sqlite_database", "postgres_database"], indirect=True)
 async def test_what_keeps_the_update_from_its_row_is_not_taken_for_a_later_status(
     open_repository: OpenRepository, database: Database

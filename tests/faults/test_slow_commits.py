@@ -45,7 +45,7 @@ def simulate(service: Service, *options: str) -> dict[str, Any]:
     done = subprocess.run(
         [*command, "--json", "--deployments", str(robots), "--connections", "500", *options],
         cwd=service.directory,
-        env=clean_environment(CALLBACK_API_KEY=KEY, PYTHONPATH=str(Path(__file__).parents[1])),
+        env=clean_environment(CALLBACK_API_KEY=KEY, PYTHONPATH=str(Path(__file__).parents[2])),
         capture_output=True,
         text=True,
         check=True,

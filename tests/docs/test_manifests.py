@@ -20,7 +20,7 @@ from jsonschema.validators import validator_for
 from sam.callback.service import HEALTH_PATH, READY_PATH
 from sam.callback.settings import Settings
 
-ROOT: Final = Path(__file__).parent.parent
+ROOT: Final = Path(__file__).parents[2]
 COMPOSE_FILES: Final = [
     ROOT / "compose.yaml",
     ROOT / "tests/stack/compose.postgresql.yaml",

@@ -99,7 +99,7 @@ def test_the_reasons_are_those_of_the_code() -> None:
 
 
 def test_the_readme_shows_a_line_as_it_is() -> None:
-    readme = Path(__file__).parents[1].joinpath("README.md").read_text(encoding="utf-8")
+    readme = Path(__file__).parents[2].joinpath("README.md").read_text(encoding="utf-8")
     lines = [json.loads(text) for text in readme.splitlines() if text.startswith('{"timestamp"')]
     assert lines
     log_lines.check(lines)

@@ -142,7 +142,7 @@ def test_a_connection_that_is_closed_leaves_nothing_for_the_garbage_collector(
             CALLBACK_API_KEY=KEY,
             CALLBACK_HOST="127.0.0.1",
             CALLBACK_PORT=str(free_port()),
-            PYTHONPATH=str(Path(__file__).parents[1]),
+            PYTHONPATH=str(Path(__file__).parents[2]),
             SQL_SAM_CONNECTION_STRING=sqlite_database.connection_string,
         ),
         capture_output=True,

@@ -245,7 +245,7 @@ def test_no_secret_shows_in_the_settings_own_text(monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_example_file_shows_every_variable_with_its_default() -> None:
-    example = Path(__file__).parent.parent.joinpath(".env.example").read_text(encoding="utf-8")
+    example = Path(__file__).parents[2].joinpath(".env.example").read_text(encoding="utf-8")
     shown = dict(re.findall(r"^#?\s?([A-Z_]+)=(.*)$", example, re.MULTILINE))
     assert shown.keys() == {name.upper() for name in Settings.model_fields}
     for name, field in Settings.model_fields.items():

@@ -1,6 +1,6 @@
 """`make up` before it builds, and where the stack does not come up: a plain message.
 
-With something in Compose's place that answers as it does. tests/test_the_stack_comes_up.py has the
+With something in Compose's place that answers as it does. tests/container/test_stack.py has the
 real one.
 """
 

@@ -24,10 +24,10 @@ from tests.support.service import KEY, Service
 pytestmark = pytest.mark.server
 
 RUN_ELSEWHERE: Final = {
-    "docs/how-to/point-a360-at-it.md": "tests/test_a360_is_pointed_at_it.py",
-    "README.md": "tests/test_the_tutorial_works.py",
-    "docs/logs.md": "tests/test_the_logs_are_documented.py",
-    "docs/tutorial.md": "tests/test_the_tutorial_works.py",
+    "docs/how-to/point-a360-at-it.md": "tests/docs/test_point_a360_at_it.py",
+    "README.md": "tests/docs/test_tutorial.py",
+    "docs/logs.md": "tests/docs/test_log_reference.py",
+    "docs/tutorial.md": "tests/docs/test_tutorial.py",
 }
 RUN_HERE: Final = {
     "docs/how-to/rotate-keys.md",
