@@ -11,12 +11,15 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
+from sam.callback.check_result import Level
 from sam.callback.inbox.sequence import Sequence
 from sam.callback.inbox.sqlite import spool as spool_module
+from sam.callback.inbox.sqlite.check import inspect_spool
 from sam.callback.inbox.sqlite.file import SpoolFile, share_bytes
 from sam.callback.inbox.sqlite.file_system import kind_of
 from sam.callback.inbox.sqlite.spool import Spool, SpoolUnavailableError
 from sam.callback.inbox.store import DEAD, Entry, Kind
+from sam.callback.settings import SpoolSettings
 
 MIB = 2**20
 OpenSpool = Callable[..., AbstractAsyncContextManager[Spool]]
@@ -105,6 +108,37 @@ async def test_the_last_number_is_remembered_though_its_entry_is_gone(
     await spool.open()
     await spool.close()
     assert sequence.next() == future + 1
+
+
+@pytest.mark.posix
+async def test_one_that_others_could_read_is_its_owners_when_it_is_opened(
+    open_spool: OpenSpool, path: Path
+) -> None:
+    async with open_spool() as spool:
+        await spool.put([entry(1)])
+        files = [path, Path(f"{path}-wal"), Path(f"{path}-shm")]
+        for file in files:
+            file.chmod(0o666)
+        with closing(SpoolFile(path, MIB)) as beside:
+            assert beside.is_private
+        assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
+
+
+@pytest.mark.posix
+async def test_check_warns_of_one_of_another_user_that_others_can_read(
+    open_spool: OpenSpool, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_spool() as spool:
+        await spool.put([entry(1)])
+    path.chmod(0o666)
+
+    def refuse(*_: object) -> None:
+        raise PermissionError  # as for a file of another user; the tests may be root's
+
+    monkeypatch.setattr(Path, "chmod", refuse)
+    spool_line = inspect_spool(SpoolSettings(_env_file=None, callback_spool_path=path))[0]
+    assert spool_line.level is Level.WARNING
+    assert "chmod 600" in spool_line.action
 
 
 @pytest.mark.posix

@@ -1,7 +1,6 @@
 """Group commit into the spool: one fsync for all that arrived while the last one ran."""
 
 import asyncio
-import contextvars
 import time
 from typing import NamedTuple
 
@@ -54,10 +53,7 @@ class SpoolWriter:
         self._waiting.append(spooling)
         self._in_flight.enter_store(entry.deployment_id)
         if self._writing is None:
-            # In a context of its own: it is not the work of the request that came first.
-            self._writing = asyncio.get_running_loop().create_task(
-                self._write_all(), context=contextvars.Context()
-            )
+            self._writing = asyncio.get_running_loop().create_task(self._write_all())
         return spooling
 
     def withdraw(self, entries: list[Spooling]) -> None:

@@ -44,6 +44,7 @@ def _is_writable(path: Path, max_bytes: int) -> CheckResult:
         with closing(SpoolFile(path, max_bytes, may_migrate=False)) as file:
             file.try_room()
             entries = sum(total.entries for total in file.totals().values())
+            is_private = file.is_private
     except OlderSpoolError as error:
         return CheckResult(_SUBJECT, Level.OK, str(error))
     except SpoolVersionError as error:
@@ -57,6 +58,13 @@ def _is_writable(path: Path, max_bytes: int) -> CheckResult:
         )
     number = "1 entry" if entries == 1 else f"{entries} entries"
     beside = ", a service that runs has it" if _is_owned(path) else ""
+    if not is_private:
+        return CheckResult(
+            _SUBJECT,
+            Level.WARNING,
+            f"{path}, {number}{beside}; others than its owner may read or write it.",
+            f"Let the service's user own it, or: chmod 600 {path}*",
+        )
     return CheckResult(_SUBJECT, Level.OK, f"{path}, {number}{beside}")
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from sam.callback.inbox.sqlite.file_system import identity_of
+from sam.callback.inbox.sqlite.file_system import identity_of, restrict_to_owner
 from sam.callback.inbox.sqlite.schedule import Schedule
 from sam.callback.inbox.sqlite.schema import migrate, rekey, require_version
 from sam.callback.inbox.sqlite.transaction import write_transaction
@@ -96,6 +96,7 @@ class SpoolFile:
 
     Attributes:
         key_rule: The name of the rule that the keys follow; '' is for the ids themselves.
+        is_private: Whether its owner alone may read and write it. An older file is made so.
 
     Raises:
         OSError: If the file cannot be made.
@@ -107,6 +108,7 @@ class SpoolFile:
         path.parent.mkdir(parents=True, exist_ok=True)
         # SQLite gives the files beside it the same mode.
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        self.is_private = restrict_to_owner(path)
         self._path = path
         self._identity = identity_of(path)
         self._max_bytes = max_bytes

@@ -1,6 +1,8 @@
 """The file system that a spool is on: its kind, its room, the identity of a file."""
 
+import contextlib
 import shutil
+import stat
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Final, Self
 import psutil
 
 _IN_MEMORY: Final = {"tmpfs", "ramfs", "devtmpfs"}
+_OF_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 _ON_NETWORK: Final = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph"} | {
     "fuse.sshfs",
     "glusterfs",
@@ -83,6 +86,23 @@ def risk_of(path: Path) -> Risk | None:
         action = "Set CALLBACK_SPOOL_PATH to a local disk: SQLite needs locks that work."
         return Risk(kind, is_in_memory=False, action=action)
     return None
+
+
+def restrict_to_owner(path: Path) -> bool:
+    """Take the rights of others on a spool, and on the files beside it.
+
+    Returns:
+        Whether they have none now; not where the files belong to another user.
+    """
+    for suffix in ("", "-wal", "-shm"):
+        with contextlib.suppress(FileNotFoundError):
+            file = Path(f"{path}{suffix}")
+            if file.stat().st_mode & _OF_OTHERS:
+                try:
+                    file.chmod(0o600)
+                except PermissionError:
+                    return False
+    return True
 
 
 def set_aside(path: Path) -> Path:
