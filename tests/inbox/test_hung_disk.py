@@ -10,12 +10,10 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from sam.callback.inbox.sequence import Sequence
 from sam.callback.inbox.sqlite import spool as spool_module
 from sam.callback.inbox.sqlite.disk_thread import DiskHangsError, DiskThread
 from sam.callback.inbox.sqlite.file import SpoolFile
@@ -23,8 +21,7 @@ from sam.callback.inbox.sqlite.spool import Spool, SpoolUnavailableError
 from sam.callback.inbox.store import Entry, Kind
 from sam.callback.threads import DaemonThreadPool
 from tests.support.conditions import LIMIT_SECONDS
-
-MIB = 2**20
+from tests.support.inboxes import OpenSpool, entry
 
 
 @pytest.fixture
@@ -40,12 +37,10 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.fixture
-async def spool(tmp_path: Path, events: list[str]) -> AsyncIterator[Spool]:
-    spool = Spool(tmp_path / "spool.db", 64 * MIB, Sequence())
-    await spool.open()
-    assert events == ["spool_open"]
-    yield spool
-    await spool.close()
+async def spool(open_spool: OpenSpool, events: list[str]) -> AsyncIterator[Spool]:
+    async with open_spool() as spool:
+        assert events == ["spool_open"]
+        yield spool
 
 
 class Disk:
@@ -77,10 +72,6 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
     disk.goes_on.set()
 
 
-def entry(number: int, payload: bytes | None = None) -> Entry:
-    return Entry(number, Kind.QUEUED, f"d-{number}", "DONE", payload)
-
-
 @contextmanager
 def is_at_once() -> Iterator[None]:
     """Within half of what is waited for."""
@@ -98,7 +89,7 @@ async def test_what_waits_is_refused_with_what_hangs_and_nothing_of_it_is_kept(
 
     async def put(number: int) -> None:
         with pytest.raises(SpoolUnavailableError, match="did not answer"):
-            await spool.put([entry(number, payloads[number])])
+            await spool.put([entry(number, payload=payloads[number])])
 
     await asyncio.gather(*(put(number) for number in range(50)))
     # The first is in the thread's hands.

@@ -8,9 +8,7 @@ import asyncio
 import gc
 import sqlite3
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
-from pathlib import Path
+from contextlib import closing
 
 import pytest
 
@@ -20,38 +18,10 @@ from sam.callback.inbox.inbox import MAX_BYTES_IN_FLIGHT, Inbox
 from sam.callback.inbox.sqlite import spool as spool_module
 from sam.callback.inbox.store import Kind
 from sam.callback.metrics import PREFIX, Metrics
-from sam.callback.settings import Settings
 from tests.support.callbacks import body
-from tests.support.databases import SqliteDatabase
 from tests.support.disk import hung_disk, slow_disk
+from tests.support.inboxes import OpenInbox
 from tests.support.service import Service
-
-OpenInbox = Callable[..., AbstractAsyncContextManager[Inbox]]
-
-
-@pytest.fixture
-def metrics() -> Metrics:
-    return Metrics()
-
-
-@pytest.fixture
-def open_inbox(
-    sqlite_database: SqliteDatabase,
-    settings_for: Callable[..., Settings],
-    tmp_path: Path,
-    metrics: Metrics,
-) -> OpenInbox:
-    @asynccontextmanager
-    async def open_it(**settings: object) -> AsyncIterator[Inbox]:
-        path = tmp_path / "spool.db"
-        inbox = Inbox(settings_for(sqlite_database, callback_spool_path=path, **settings), metrics)
-        await inbox.open(replay=False)
-        try:
-            yield inbox
-        finally:
-            await inbox.close()
-
-    return open_it
 
 
 async def keep(inbox: Inbox, bodies: list[bytes]) -> list[BaseException | None]:

@@ -3,8 +3,7 @@
 import signal
 import sqlite3
 import stat
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,37 +16,7 @@ from sam.callback.inbox.sqlite.file import SpoolFile, share_bytes
 from sam.callback.inbox.sqlite.file_system import kind_of
 from sam.callback.inbox.sqlite.spool import Spool, SpoolUnavailableError
 from sam.callback.inbox.store import DEAD, Entry, Kind
-
-MIB = 2**20
-OpenSpool = Callable[..., AbstractAsyncContextManager[Spool]]
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "var/spool.db"
-
-
-@pytest.fixture
-def open_spool(path: Path) -> OpenSpool:
-    @asynccontextmanager
-    async def open_it(max_bytes: int = 16 * MIB) -> AsyncIterator[Spool]:
-        spool = Spool(path, max_bytes, Sequence())
-        await spool.open()
-        try:
-            yield spool
-        finally:
-            await spool.close()
-
-    return open_it
-
-
-def entry(
-    number: int,
-    deployment_id: str | None = None,
-    kind: Kind = Kind.QUEUED,
-    payload: bytes | None = None,
-) -> Entry:
-    return Entry(number, kind, deployment_id or f"d-{number}", f"S{number}", payload, "a reason")
+from tests.support.inboxes import MIB, OpenSpool, entry
 
 
 async def queued(spool: Spool) -> list[Entry]:
@@ -117,7 +86,6 @@ async def test_only_the_owner_can_read_it(open_spool: OpenSpool, path: Path) -> 
 
 
 async def test_every_commit_is_synced(path: Path) -> None:
-    path.parent.mkdir()
     file = SpoolFile(path, MIB)
     full = 2
     assert file._connection.execute("PRAGMA synchronous").fetchone() == (full,)  # noqa: SLF001

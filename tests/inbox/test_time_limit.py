@@ -5,9 +5,8 @@ On a PostgreSQL whose COMMIT takes long. What is told apart is the order of even
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -15,57 +14,43 @@ from sam.callback.inbox.inbox import Inbox
 from sam.callback.inbox.recorder import NOT_ANSWERED, OLDER_IN_SPOOL, WAITED_TOO_LONG
 from sam.callback.model import Recorded
 from sam.callback.settings import Settings
+from tests.support import inboxes
 from tests.support.conditions import LIMIT_SECONDS, becomes_true, eventually
 from tests.support.databases import PostgresDatabase
 from tests.support.disk import hung_disk, slow_disk
+from tests.support.inboxes import OpenInbox, replay_all
 from tests.support.load import Load, losses, spooled
 from tests.support.service import Service
 from tests.support.slow_commits import make_commits_slow
 
-if TYPE_CHECKING:
-    from sam.callback.model import Recorded
-
-OpenInbox = Callable[..., AbstractAsyncContextManager[Inbox]]
-
 
 @pytest.fixture
 def open_inbox(
-    postgres_database: PostgresDatabase, settings_for: Callable[..., Settings], tmp_path: Path
+    postgres_database: PostgresDatabase, settings_for: Callable[..., Settings], path: Path
 ) -> OpenInbox:
     postgres_database.add_robots(["d-2", "d-3"])
 
     @asynccontextmanager
     async def open_it(time_limit: float, *, connections: int = 1) -> AsyncIterator[Inbox]:
-        inbox = Inbox(
-            settings_for(
-                postgres_database,
-                callback_spool_path=tmp_path / "spool.db",
-                callback_db_timeout=time_limit,
-                sql_sam_pool_max=connections,
-            )
+        settings = settings_for(
+            postgres_database,
+            callback_spool_path=path,
+            callback_db_timeout=time_limit,
+            sql_sam_pool_max=connections,
         )
-        await inbox.open(replay=False)
-        try:
+        async with inboxes.open_inbox(settings) as inbox:
             await inbox.record("d-3", "WARM-UP", b"")
             yield inbox
-        finally:
-            await inbox.close()
 
     return open_it
 
 
-def send(inbox: Inbox, deployment_id: str, status: str) -> "asyncio.Task[Recorded]":
+def send(inbox: Inbox, deployment_id: str, status: str) -> asyncio.Task[Recorded]:
     return asyncio.create_task(inbox.record(deployment_id, status, b""))
 
 
 def is_committing(database: PostgresDatabase) -> bool:
     return bool(database.execute("SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'"))
-
-
-async def replay_all(inbox: Inbox) -> None:
-    async with asyncio.timeout(LIMIT_SECONDS):
-        while await inbox.replayer.step():
-            pass
 
 
 async def in_spool(inbox: Inbox, database: PostgresDatabase, status: str) -> None:
@@ -145,7 +130,7 @@ async def test_no_entry_is_replayed_while_a_newer_one_is_being_written(
 
 
 async def test_one_whose_time_is_up_is_queued_and_its_batch_goes_on(
-    open_inbox: OpenInbox, postgres_database: PostgresDatabase, tmp_path: Path
+    open_inbox: OpenInbox, postgres_database: PostgresDatabase, path: Path
 ) -> None:
     async with open_inbox(4) as inbox:
         make_commits_slow(postgres_database, seconds=2.5)
@@ -155,7 +140,7 @@ async def test_one_whose_time_is_up_is_queued_and_its_batch_goes_on(
         assert (await first).outcome == "updated"
         recorded = await late
         assert (recorded.outcome, recorded.reason) == ("queued", NOT_ANSWERED)
-        assert spooled(tmp_path / "spool.db") == {"d-2": ("queued", "LATE")}
+        assert spooled(path) == {"d-2": ("queued", "LATE")}
         await becomes_true(
             lambda: not inbox.spool.counts()["queued"]
         )  # withdrawn: nothing is replayed

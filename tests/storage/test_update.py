@@ -12,7 +12,6 @@ import pytest
 from sam.callback.model import Callback
 from sam.callback.settings import Settings
 from sam.callback.storage.connection import DatabaseConnection
-from sam.callback.storage.connector import DatabaseConnector
 from sam.callback.storage.errors import DatabaseUnavailableError
 from sam.callback.storage.results import UpdateOutcome
 from sam.callback.storage.robots import RobotRepository
@@ -195,9 +194,7 @@ async def test_many_locked_rows_take_hardly_more_time_than_one(
     locked = names[1::2]
     database.add_robots(names[1:])
     settings = settings_for(database, callback_db_timeout=4, sql_sam_pool_max=1)
-    connector = DatabaseConnector(settings)
-    await connector.open()
-    try:
+    async with repositories.open_connector(settings) as connector:
         with closing(pyodbc.connect(database.connection_string)) as other:
             for name in locked:
                 other.execute('UPDATE robots SET status = status WHERE "deploymentId" = ?', name)
@@ -210,8 +207,6 @@ async def test_many_locked_rows_take_hardly_more_time_than_one(
             assert applied.outcome is (UpdateOutcome.FAILED if name in locked else UPDATED)
         if isinstance(database, PostgresDatabase):  # and the next one waits for as long as before
             assert await connector.run(_lock_timeout, timeout=LIMIT_SECONDS) == "1s"
-    finally:
-        await connector.close()
 
 
 def _lock_timeout(connection: DatabaseConnection) -> str:
