@@ -1,4 +1,4 @@
-"""Rules 5 and 7: in the end a fresh answer of 0 rows ends an entry, or an error that nobody knows.
+"""Rules 5 and 7: an old entry ends by a fresh answer of 0 rows, or by an unknown error.
 
 A lock ends none, however long it is held: what it keeps is applied when it is gone.
 """
@@ -15,7 +15,7 @@ from tests.support.inboxes import open_inbox
 from tests.support.load import spooled
 
 
-async def test_what_is_too_old_ends_by_what_the_database_says_of_it(
+async def test_an_old_entry_ends_by_the_databases_fresh_answer(
     postgres_database: PostgresDatabase, settings_for: Callable[..., Settings], path: Path
 ) -> None:
     names = ["locked", "refused-by-a-trigger", "gone", "there"]

@@ -1,4 +1,4 @@
-"""A disk that hangs: what it does not take is refused at once, and nothing of it is kept.
+"""A hung disk: new entries are refused at once, and nothing of them is kept.
 
 And what only waits for its turn is not the disk's fault.
 """
@@ -26,7 +26,7 @@ from tests.support.inboxes import OpenSpool, entry
 
 @pytest.fixture
 def events(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What the spool logs."""
+    """The events that the spool logs."""
     events: list[str] = []
 
     def log(event: str, **_: object) -> None:
@@ -80,7 +80,7 @@ def is_at_once() -> Iterator[None]:
     assert time.monotonic() - started < LIMIT_SECONDS / 2, "it waited"
 
 
-async def test_what_waits_is_refused_with_what_hangs_and_nothing_of_it_is_kept(
+async def test_waiting_entries_are_refused_with_the_hung_ones_and_not_kept(
     spool: Spool, disk: Disk, events: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(spool_module, "IO_SECONDS", 0.2)
@@ -127,7 +127,7 @@ async def test_a_call_that_waits_is_refused_with_the_one_that_hangs_and_not_kept
     thread.shutdown()
 
 
-async def test_while_it_hangs_all_is_refused_at_once(
+async def test_while_it_hangs_every_entry_is_refused_at_once(
     spool: Spool, disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(spool_module, "IO_SECONDS", 0.1)
@@ -184,7 +184,7 @@ async def test_waiting_for_the_thread_is_not_the_disks_fault(
     assert events == ["spool_open"]
 
 
-async def test_a_look_up_that_waits_too_long_gives_up_and_blames_nobody(
+async def test_a_look_up_that_waits_too_long_gives_up_and_does_not_blame_the_disk(
     spool: Spool, disk: Disk, events: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("IO_SECONDS", "LOOK_UP_PAUSE_SECONDS"):

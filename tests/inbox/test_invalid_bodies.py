@@ -56,7 +56,7 @@ async def test_they_count_among_what_is_in_flight(open_inbox: OpenInbox) -> None
         assert not keeping.done()
 
 
-async def test_what_waits_for_a_hung_disk_is_bounded_in_bytes(open_inbox: OpenInbox) -> None:
+async def test_bodies_that_wait_for_a_hung_disk_are_bounded_in_bytes(open_inbox: OpenInbox) -> None:
     size = 100_000
     async with open_inbox(callback_max_body_bytes=2**20) as inbox:
         async with hung_disk(inbox.spool, limit=None):
@@ -74,7 +74,7 @@ async def test_what_waits_for_a_hung_disk_is_bounded_in_bytes(open_inbox: OpenIn
         await inbox.keep_invalid(bytes(size), "not understood")
 
 
-async def test_what_is_refused_is_let_go_of_at_once(
+async def test_a_refused_body_is_freed_at_once(
     open_inbox: OpenInbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not by the garbage collector, which looks when there are many objects, however large."""
@@ -128,7 +128,7 @@ async def test_where_the_share_of_dead_letters_is_used_up_they_are_refused(
         assert (await inbox.record("d-1", "DONE", b"")).outcome == "updated"
 
 
-def test_what_cannot_be_kept_is_answered_503(service: Service) -> None:
+def test_a_body_that_cannot_be_kept_is_answered_503(service: Service) -> None:
     service.wait_for_event("database_up")
     spool = service.directory / "var/callback-spool.db"
     assert service.post(b"{").status_code == 422

@@ -48,7 +48,7 @@ async def test_an_exception_in_one_entry_ends_nothing_and_holds_up_no_other(
         **options: Any,  # noqa: ANN401 - as they are
     ) -> BatchResult:
         if any(callback.deployment_id == "d-3" for callback in callbacks):
-            raise LookupError("a mistake of ours")
+            raise LookupError("a defect")
         return await apply(repository, callbacks, **options)
 
     monkeypatch.setattr(RobotRepository, "apply", apply_or_fail)
@@ -66,7 +66,7 @@ async def test_an_exception_in_one_entry_ends_nothing_and_holds_up_no_other(
     assert set(sqlite_database.statuses().values()) == {"DONE"}
 
 
-async def test_what_brings_the_database_down_is_not_tried_first_each_time(
+async def test_an_entry_that_brings_the_database_down_is_not_tried_first_each_time(
     open_inbox: OpenInbox,
     path: Path,
     sqlite_database: SqliteDatabase,
@@ -114,7 +114,7 @@ async def test_a_full_spool_is_applied_when_the_database_is_back(
 
 
 @pytest.mark.parametrize("seconds", [0.001, 0.1, 2.0])
-def test_what_was_tried_before_takes_a_small_share_of_the_time(seconds: float) -> None:
+def test_retries_take_a_small_share_of_the_time(seconds: float) -> None:
     now = worked = 0.0
     retries = DutyCycle(RETRY_SHARE, lambda: now)
     while now < 1_000 * seconds:
@@ -133,7 +133,7 @@ def test_a_few_that_wait_for_their_rows_are_tried_in_their_time_by_a_slow_databa
     assert retries.seconds_to_rest == 0
 
 
-async def test_after_a_full_batch_of_them_they_rest(open_inbox: OpenInbox, path: Path) -> None:
+async def test_after_a_full_batch_retries_rest(open_inbox: OpenInbox, path: Path) -> None:
     fill(path, [Entry(n, Kind.UNMATCHED, f"u-{n}", "", attempts=8) for n in range(1, 500)])
     async with open_inbox(callback_unmatched_ttl=10**10) as inbox:
         inbox.replayer._retries = DutyCycle(1e-6)  # noqa: SLF001 - so that the rest is not over
@@ -143,7 +143,7 @@ async def test_after_a_full_batch_of_them_they_rest(open_inbox: OpenInbox, path:
         assert 0 < len(tried) < 499
 
 
-async def test_while_those_rest_what_was_not_tried_yet_is_tried(
+async def test_while_retries_rest_new_entries_are_tried(
     open_inbox: OpenInbox, path: Path, sqlite_database: SqliteDatabase
 ) -> None:
     waiting = [Entry(number, Kind.UNMATCHED, f"u-{number}", "", attempts=8) for number in (1, 2)]

@@ -1,4 +1,4 @@
-"""A connection that takes longer to be made than a callback may wait serves whoever comes later.
+"""A slow connection attempt outlives its callback, and serves a later one.
 
 The server is a real PostgreSQL behind a proxy that admits connections when it is told to.
 """
@@ -46,7 +46,7 @@ def address(postgres_database: PostgresDatabase, proxy: Proxy) -> str:
 
 @pytest.fixture
 def failures() -> Failures:
-    """What the connector has told of connections that could not be made."""
+    """The failed connection attempts that the connector has reported."""
     return []
 
 
@@ -79,7 +79,7 @@ async def test_it_goes_on_being_made_and_serves_the_next(
     assert failures == []
 
 
-async def test_the_pool_is_filled_one_at_a_time_before_anybody_asks(
+async def test_the_pool_is_filled_one_at_a_time_ahead_of_need(
     open_connector: OpenConnector, proxy: Proxy
 ) -> None:
     async with open_connector(sql_sam_pool_max=3):
@@ -101,7 +101,7 @@ async def test_a_connection_that_is_there_serves_all_while_another_is_made(
         assert set(await asyncio.gather(*calls)) == {first}
 
 
-async def test_who_waits_takes_what_comes_back_first(
+async def test_a_waiting_call_takes_the_first_connection_that_comes_back(
     open_connector: OpenConnector, proxy: Proxy
 ) -> None:
     proxy.admit(1)
@@ -122,7 +122,7 @@ async def test_who_waits_takes_what_comes_back_first(
         assert await one == await other
 
 
-async def test_a_failure_is_told_to_whoever_waits(
+async def test_a_failed_attempt_is_raised_in_the_waiting_call(
     open_connector: OpenConnector, proxy: Proxy
 ) -> None:
     proxy.admit(0)
@@ -134,7 +134,7 @@ async def test_a_failure_is_told_to_whoever_waits(
             await call
 
 
-async def test_a_failure_is_told_where_nobody_waits(
+async def test_a_failed_attempt_without_a_waiting_call_is_reported(
     open_connector: OpenConnector, proxy: Proxy, failures: Failures
 ) -> None:
     proxy.admit(0)
@@ -190,7 +190,7 @@ async def test_a_connection_that_was_given_up_comes_back(
         await asyncio.to_thread(begun.wait, LIMIT_SECONDS)
         given_up.cancel()
         call = asyncio.create_task(connector.run(backend_pid, timeout=LIMIT_SECONDS))
-        await becomes_true(lambda: proxy.connections == 2)  # nobody relies on it
+        await becomes_true(lambda: proxy.connections == 2)  # it is not needed
         may_go_on.set()
         assert await call == first
 

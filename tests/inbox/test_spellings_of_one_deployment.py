@@ -69,7 +69,7 @@ class OdbcSam:
 
 
 class TdsSam:
-    """What stands in for a SQL Server whose column is case-insensitive."""
+    """A stand-in for a SQL Server whose column is case-insensitive."""
 
     def __init__(self, server: TdsServer, settings: dict[str, Any]) -> None:
         self.settings = settings
@@ -150,7 +150,7 @@ async def test_a_newer_one_of_another_spelling_replaces_the_entry(
 
 
 @pytest.mark.parametrize("is_probed_first", [False, True])
-async def test_what_was_spooled_before_the_rule_was_known_is_found_by_it(
+async def test_an_entry_spooled_before_the_rule_was_known_is_found_by_it(
     *, is_probed_first: bool, sam: Sam, open_inbox: OpenInbox, path: Path
 ) -> None:
     with closing(SpoolFile(path, 64 * MIB)) as file:
@@ -163,13 +163,13 @@ async def test_what_was_spooled_before_the_rule_was_known_is_found_by_it(
     assert sam.status() == "NEW"
 
 
-async def test_what_is_being_replayed_when_another_spelling_comes_is_applied_before_it(
+async def test_a_replay_under_way_is_applied_before_another_spelling(
     sam: Sam, open_inbox: OpenInbox, path: Path
 ) -> None:
     with closing(SpoolFile(path, 64 * MIB)) as file:
         file.put([Entry(1, Kind.QUEUED, UUID.upper(), "OLD")], 1)
     async with open_inbox() as inbox:
-        async with hung_disk(inbox.spool, limit=None):  # so that nobody can look
+        async with hung_disk(inbox.spool, limit=None):  # so that there is no look-up
             with inbox._in_flight.replaying([UUID.upper()]):  # noqa: SLF001 - as the replayer does
                 newer = asyncio.create_task(outcome(inbox, UUID, "NEW"))
                 await asyncio.sleep(2 * LOOK_UP_SECONDS)
@@ -179,7 +179,7 @@ async def test_what_is_being_replayed_when_another_spelling_comes_is_applied_bef
     assert sam.status() == "NEW"
 
 
-async def test_what_comes_while_another_spelling_is_on_its_way_into_the_spool_goes_there_too(
+async def test_a_callback_follows_another_spelling_into_the_spool(
     sam: Sam, open_inbox: OpenInbox, path: Path
 ) -> None:
     async with open_inbox() as inbox:
@@ -197,7 +197,7 @@ async def test_what_comes_while_another_spelling_is_on_its_way_into_the_spool_go
     assert sam.status() == "NEW"
 
 
-async def test_of_those_that_come_together_the_last_is_written_last(
+async def test_of_spellings_that_come_together_the_last_is_written_last(
     sam: Sam, open_inbox: OpenInbox, path: Path
 ) -> None:
     async with open_inbox() as inbox:

@@ -1,4 +1,4 @@
-"""Rule 8: what the spool says is stored survives; what it cannot store it says so at once."""
+"""Rule 8: stored entries survive, and a failure to store is reported at once."""
 
 import signal
 import sqlite3
@@ -23,7 +23,7 @@ async def queued(spool: Spool) -> list[Entry]:
     return await spool.page([Kind.QUEUED], after=0, limit=1000)
 
 
-async def test_what_was_put_is_there_after_a_restart(open_spool: OpenSpool) -> None:
+async def test_stored_entries_are_there_after_a_restart(open_spool: OpenSpool) -> None:
     entries = [entry(1, payload=b"\x00\xff"), entry(2), entry(3, kind=Kind.UNMATCHED)]
     async with open_spool() as spool:
         assert await spool.put(entries) == [True, True, True]
@@ -93,7 +93,7 @@ async def test_every_commit_is_synced(path: Path) -> None:
     file.close()
 
 
-async def test_when_it_is_full_it_says_so_and_keeps_what_it_has(open_spool: OpenSpool) -> None:
+async def test_a_full_spool_says_so_and_keeps_its_entries(open_spool: OpenSpool) -> None:
     async with open_spool(max_bytes=MIB) as spool:
         stored = 0
 
@@ -111,13 +111,13 @@ async def test_when_it_is_full_it_says_so_and_keeps_what_it_has(open_spool: Open
 
         with pytest.raises(SpoolUnavailableError, match="full"):
             await spool.recheck()
-        assert await spool.with_entries(["d-1", "nobody"]) == {"d-1"}  # it can be read
+        assert await spool.with_entries(["d-1", "d-unknown"]) == {"d-1"}  # it can be read
         await spool.settle(range(1, 11), [])
         await spool.recheck()
         assert await spool.put([entry(500, payload=bytes(4_000))]) == [True]
 
 
-async def test_one_that_there_is_no_room_for_does_not_keep_the_others_out(
+async def test_an_entry_without_room_does_not_keep_the_others_out(
     open_spool: OpenSpool,
 ) -> None:
     async with open_spool(max_bytes=MIB) as spool:
@@ -170,7 +170,7 @@ async def test_unmatched_callbacks_have_a_share_and_leave_the_rest_to_queued_one
         assert last == 104
 
 
-async def test_what_is_moved_there_keeps_to_the_share(open_spool: OpenSpool) -> None:
+async def test_moved_dead_letters_keep_to_the_share(open_spool: OpenSpool) -> None:
     async with open_spool(max_bytes=MIB) as spool:
         sizes = {1: 200_000, 2: 100_000, 3: 40_000}
         await spool.put([entry(number, payload=bytes(size)) for number, size in sizes.items()])

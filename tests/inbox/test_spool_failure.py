@@ -66,7 +66,7 @@ async def test_a_put_that_timed_out_and_was_stored_after_all_reverses_nothing(
     assert sqlite_database.statuses() == {"d-1": "NEW"}
 
 
-async def test_an_entry_that_could_not_be_seen_does_not_overwrite_what_went_past_it(
+async def test_an_unseen_entry_does_not_overwrite_a_status_written_past_the_spool(
     open_inbox: OpenInbox, sqlite_database: SqliteDatabase
 ) -> None:
     async with open_inbox() as inbox:

@@ -1,4 +1,4 @@
-"""Whether a deployment may have an entry is known without a look into the spool; a no is sure."""
+"""Spool key filter: no look into the spool for a deployment that has no entry."""
 
 from contextlib import closing
 from pathlib import Path
@@ -15,7 +15,7 @@ def may_have_one(spool: Spool, deployment_id: str) -> bool:
     return spool.may_have_entry(COARSEST.key(deployment_id))
 
 
-async def test_one_that_was_stored_may_have_an_entry_and_others_have_none(
+async def test_a_stored_deployment_may_have_an_entry_and_others_have_none(
     open_spool: OpenSpool,
 ) -> None:
     async with open_spool() as spool:
@@ -41,7 +41,7 @@ async def test_where_there_is_no_entry_no_deployment_has_one(open_spool: OpenSpo
         assert not may_have_one(spool, "d-1")
 
 
-async def test_what_an_operator_makes_from_beside_is_seen_when_it_is_due(
+async def test_an_entry_made_by_an_operator_is_seen_when_it_is_due(
     open_spool: OpenSpool, path: Path
 ) -> None:
     async with open_spool() as spool:

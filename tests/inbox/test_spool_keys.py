@@ -43,7 +43,7 @@ def test_a_callback_replaces_the_entry_of_its_key(file: SpoolFile) -> None:
     assert file.with_entries(["abc", "ABC", "aBc"]) == {"abc"}
 
 
-def test_bodies_that_were_not_understood_have_no_key(file: SpoolFile) -> None:
+def test_invalid_bodies_have_no_key(file: SpoolFile) -> None:
     invalid = [Entry(number, Kind.INVALID, None, None, b"{") for number in (1, 2)]
     file.put(invalid, 2)
     file.rekey("upper", str.upper)
@@ -79,7 +79,7 @@ def test_the_rule_is_remembered_and_not_applied_again(file: SpoolFile, path: Pat
     again.close()
 
 
-async def test_whatever_file_is_opened_follows_the_rule(spool: Spool, path: Path) -> None:
+async def test_every_file_that_is_opened_follows_the_rule(spool: Spool, path: Path) -> None:
     await spool.put([entry(1, "a"), entry(2, "A")])
     await spool.rekey("upper", str.upper)
     assert spool.key_rule == "upper"

@@ -61,7 +61,7 @@ async def in_spool(inbox: Inbox, database: PostgresDatabase, status: str) -> Non
     inbox.breaker.committed()
 
 
-async def test_what_has_an_older_entry_does_not_wait_for_the_database(
+async def test_a_callback_with_an_older_entry_does_not_wait_for_the_database(
     open_inbox: OpenInbox, postgres_database: PostgresDatabase
 ) -> None:
     async with open_inbox(30) as inbox:
@@ -76,7 +76,7 @@ async def test_what_has_an_older_entry_does_not_wait_for_the_database(
     assert postgres_database.statuses()["d-1"] == "NEW"
 
 
-async def test_what_comes_while_an_older_entry_is_replayed_does_not_wait_for_it(
+async def test_a_callback_does_not_wait_for_the_replay_of_an_older_entry(
     open_inbox: OpenInbox, postgres_database: PostgresDatabase
 ) -> None:
     async with open_inbox(30) as inbox:
@@ -91,7 +91,7 @@ async def test_what_comes_while_an_older_entry_is_replayed_does_not_wait_for_it(
     assert postgres_database.statuses()["d-1"] == "NEW"
 
 
-async def test_what_comes_while_an_older_one_is_on_its_way_into_the_spool_goes_there_too(
+async def test_a_callback_follows_an_older_one_into_the_spool(
     open_inbox: OpenInbox, postgres_database: PostgresDatabase
 ) -> None:
     async with open_inbox(30) as inbox:
@@ -117,7 +117,7 @@ async def test_no_entry_is_replayed_while_a_newer_one_is_being_written(
     async with open_inbox(30, connections=2) as inbox:
         await in_spool(inbox, postgres_database, "OLD")
         make_commits_slow(postgres_database, seconds=3)
-        async with hung_disk(inbox.spool, limit=None):  # so nobody sees that there is an older one
+        async with hung_disk(inbox.spool, limit=None):  # so the older one is not seen
             newer = send(inbox, "d-1", "NEW")
             await becomes_true(lambda: is_committing(postgres_database))
         await replay_all(inbox)
@@ -129,7 +129,7 @@ async def test_no_entry_is_replayed_while_a_newer_one_is_being_written(
     assert postgres_database.statuses()["d-1"] == "NEW"
 
 
-async def test_one_whose_time_is_up_is_queued_and_its_batch_goes_on(
+async def test_a_callback_whose_time_is_up_is_queued_and_its_batch_goes_on(
     open_inbox: OpenInbox, postgres_database: PostgresDatabase, path: Path
 ) -> None:
     async with open_inbox(4) as inbox:
@@ -148,7 +148,7 @@ async def test_one_whose_time_is_up_is_queued_and_its_batch_goes_on(
         assert inbox.breaker.failures == 0
 
 
-async def test_one_that_comes_behind_it_is_written_after_it(
+async def test_a_later_callback_is_written_after_it(
     open_inbox: OpenInbox, postgres_database: PostgresDatabase
 ) -> None:
     async with open_inbox(4, connections=2) as inbox:
@@ -166,7 +166,7 @@ async def test_one_that_comes_behind_it_is_written_after_it(
     assert postgres_database.statuses()["d-1"] == "S7"
 
 
-async def test_one_that_waits_for_its_deployment_is_queued_when_its_time_is_up(
+async def test_a_callback_that_waits_for_its_deployment_is_queued_when_its_time_is_up(
     open_inbox: OpenInbox, postgres_database: PostgresDatabase
 ) -> None:
     async with open_inbox(2) as inbox:

@@ -1,4 +1,4 @@
-"""Connections that die, hang or are given up cost one call each, never the pool."""
+"""Dead, hung or abandoned connections cost one call each, never the pool."""
 
 import asyncio
 import threading
@@ -155,7 +155,7 @@ async def test_a_thread_that_comes_back_late_commits_nothing(
     assert postgres_database.statuses() == {"d-1": "NEWEST"}
 
 
-async def test_a_call_that_is_cancelled_hands_its_connection_to_nobody(
+async def test_the_connection_of_a_cancelled_call_is_not_handed_on(
     open_connector: OpenConnector,
 ) -> None:
     started, may_go_on = threading.Event(), threading.Event()
@@ -250,7 +250,7 @@ async def test_aioodbc_keeps_its_connection_where_the_connector_takes_it_out(
         assert connection.closed
         await pool.release(connection)
         assert (pool.size, pool.freesize) == (0, 0)
-        raw.execute("SELECT 1").close()  # nobody has closed it
+        raw.execute("SELECT 1").close()  # it is still open
         raw.close()
 
 

@@ -1,4 +1,4 @@
-"""Microsoft's driver gets the settings as they were set: seen in the login that it sends.
+"""Microsoft's driver gets the settings unchanged: seen in the login that it sends.
 
 Down to its own answers where nothing listens, or says nothing.
 """
@@ -91,13 +91,13 @@ async def probe(settings: Settings) -> str:
     return str(caught.value)
 
 
-async def test_nobody_listens(to_sql_server: dict[str, Any]) -> None:
-    with closing(socket.socket()) as nobody:
-        nobody.bind(("127.0.0.1", 0))
+async def test_no_server_listens(to_sql_server: dict[str, Any]) -> None:
+    with closing(socket.socket()) as unused:
+        unused.bind(("127.0.0.1", 0))
         reason = await probe(
             settings(
                 to_sql_server,
-                sql_sam_server=f"127.0.0.1,{nobody.getsockname()[1]}",
+                sql_sam_server=f"127.0.0.1,{unused.getsockname()[1]}",
                 sql_sam_login_timeout=1,
             )
         )

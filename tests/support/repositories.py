@@ -1,4 +1,4 @@
-"""A repository in the test's own process, on a database or on what stands in for one."""
+"""A repository in the test's own process, on a database or on its stand-in."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
