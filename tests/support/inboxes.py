@@ -59,6 +59,4 @@ def entry(
     key: str | None = None,
 ) -> Entry:
     """Make the entry of a callback of `d-<number>`, unless another deployment is given."""
-    return Entry(
-        number, kind, deployment_id or f"d-{number}", f"S{number}", payload, "a reason", key=key
-    )
+    return Entry(number, kind, deployment_id or f"d-{number}", "DONE", payload, "a reason", key=key)
