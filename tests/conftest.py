@@ -114,7 +114,7 @@ def database(request: pytest.FixtureRequest) -> Database:
 
 @pytest.fixture
 def sql_server() -> Iterator[TdsServer]:
-    """What stands in for a SQL Server, and hears what a driver says."""
+    """A stand-in for a SQL Server, which hears a driver."""
     with tds_server() as server:
         yield server
 

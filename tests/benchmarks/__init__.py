@@ -1,4 +1,4 @@
-"""The service beside other ways to do its job, under a load generator that people know: wrk.
+"""Benchmarks, no tests: the service beside other ways to do its job, under the load of wrk.
 
 ``python -m tests.benchmarks run`` measures and writes docs/benchmarks.md.
 """

@@ -1,4 +1,4 @@
-"""What one address that floods takes from 64 good connections, through a documented proxy.
+"""The cost of one flooding address to 64 good connections, through a documented proxy.
 
 ``python -m tests.benchmarks.behind_a_proxy`` starts each proxy of docs/proxy twice, with the
 services behind it, and besieges one of the two from another address; as `slow_clients`.
@@ -27,13 +27,13 @@ KINDS: Final = {
     "a byte": (1_000, 1),
     "40 kB of 100": (100_000, 40_000),
 }
-"""How long a body is said to be, without the key, and how much of it is sent."""
+"""The announced length of a body without the key, and the bytes of it that are sent."""
 
 SIEGES: Final = {
     "150 a second": (3_000, 20.0),
     "1,200 at once": (1_200, 1.0),
 }
-"""How many connections, and the seconds from one coming of each to its next."""
+"""The number of connections, and the seconds from one coming of each to its next."""
 
 _HEADINGS: Final = (
     "                                      ratio of callbacks/s"

@@ -34,13 +34,13 @@ CONNECTIONS: Final = (1, 2, 4, 8)
 ROWS: Final = 4000
 
 DRIVER_OPTIONS: Final = ("", "UseServerSidePrepare=0;")
-"""What psqlODBC does by default, and with its parameters put into the statement by itself."""
+"""psqlODBC by default, and with parameters put into the statement by itself."""
 
 _starts = itertools.count()
 
 
 class Way(StrEnum):
-    """How a batch is executed."""
+    """Ways to execute a batch."""
 
     PER_ROW = "per row"
     REPEATED = "repeated"
@@ -49,7 +49,7 @@ class Way(StrEnum):
 
 @dataclass(slots=True)
 class Worked:
-    """What the connections did together."""
+    """The work of all connections together."""
 
     rows: int = 0
     batch_seconds: list[float] = field(default_factory=list)
@@ -65,7 +65,7 @@ class Worked:
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """How fast that was.
+    """The speed of that work.
 
     Attributes:
         rows_per_second: Of all connections together.

@@ -23,7 +23,7 @@ on the server, and a request of theirs takes 6 round trips instead of 2 (seen wi
 
 
 LOCK_WAIT_MS: Final = 1_000
-"""How long SQLite waits for another's lock."""
+"""The time that SQLite waits for another's lock."""
 
 
 class DatabaseName(StrEnum):

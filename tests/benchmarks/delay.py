@@ -75,7 +75,7 @@ class _Near(_Side):
 async def _serve(target: int, delay: float) -> None:
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: _Near(delay, target), _HOST, 0)
-    print(server.sockets[0].getsockname()[1], flush=True)  # noqa: T201 - whoever started it reads it
+    print(server.sockets[0].getsockname()[1], flush=True)  # noqa: T201 - read by its starter
     await server.serve_forever()
 
 

@@ -42,13 +42,13 @@ Call = Callable[[], None]
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked, and what makes the calls to compare: the first with each of the others."""
+    """A question, and makers of the calls to compare: the first with each of the others."""
 
     text: str
     makers: dict[str, Callable[[], Call]]
 
 
-async def _nobody_gets_here(_scope: Scope, _receive: Receive, _send: Send) -> None:
+async def _unreachable_app(_scope: Scope, _receive: Receive, _send: Send) -> None:
     raise AssertionError("a wrong key got in")
 
 
@@ -67,7 +67,7 @@ def refusal(
     middleware_class: type[ApiKeyMiddleware] = ApiKeyMiddleware,
 ) -> Call:
     """Make the call that refuses a wrong key."""
-    middleware = middleware_class(_nobody_gets_here, keys={"current": SecretStr(key)})
+    middleware = middleware_class(_unreachable_app, keys={"current": SecretStr(key)})
     headers = [(b"host", b"x"), (b"x-api-key", guess.encode()), (b"content-length", b"120")]
 
     def call() -> None:
@@ -83,7 +83,7 @@ def refusal(
 
 
 class StopsAtTheFirstDifference(ApiKeyMiddleware):
-    """What must not be: the control."""
+    """The control: a comparison that stops at the first difference."""
 
     def __init__(self, app: ASGIApp, *, keys: Mapping[str, SecretStr]) -> None:
         super().__init__(app, keys=keys)
@@ -107,7 +107,7 @@ def sharing(characters: int) -> str:
 
 
 def questions() -> list[Question]:
-    """What is asked."""
+    """All questions of a run."""
     kind = functools.partial  # of call
     names = {
         "no character right": sharing(0),
@@ -190,11 +190,11 @@ def main(
             t, error = welch_t(base, group)
             medians = statistics.median(group) - statistics.median(base)
             means = statistics.fmean(group) - statistics.fmean(base)
-            verdict = "differs" if abs(t) > LEAK_T else "no difference to be seen"
+            difference = "differs" if abs(t) > LEAK_T else "no difference to be seen"
             typer.echo(
                 f"  {name:20} median {statistics.median(group):7.0f} ns  "
                 f"medians {medians:+6.0f} ns  means {means:+7.1f} ± {1.96 * error:.1f} ns  "
-                f"t {t:+7.1f}  {verdict}"
+                f"t {t:+7.1f}  {difference}"
             )
 
 

@@ -15,7 +15,7 @@ from tests.benchmarks.server import KEY
 from tests.support.callbacks import AS_A360_SENDS_THEM
 
 TIMEOUT_SECONDS: Final = 30
-"""How long an answer may take before wrk counts it as an error."""
+"""The time after which wrk counts an answer as an error."""
 
 _SCRIPT = Path(__file__).with_name("callbacks.lua")
 # The first of them are what comes every day; further down are the odd ones.
@@ -33,7 +33,7 @@ class LoadError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What wrk counted.
+    """The counts of wrk.
 
     Attributes:
         seconds: How long it sent.

@@ -1,4 +1,4 @@
-"""Where a run was made: nobody can judge a figure without it."""
+"""The machine of a run, without which no figure can be judged."""
 
 import importlib.metadata
 import platform

@@ -18,7 +18,7 @@ WARM_UP_CONNECTIONS: Final = 64
 
 
 IDLE_SECONDS: Final = 60
-"""How long a server may still be at work on requests whose senders have hung up."""
+"""The time that a server may still be at work on requests whose senders have hung up."""
 
 _FSYNCS = 15
 

@@ -1,4 +1,4 @@
-"""What was measured, kept in one JSON file, written anew after each measurement."""
+"""Results in one JSON file, written anew after each measurement."""
 
 import os
 import statistics
@@ -14,7 +14,7 @@ from tests.benchmarks.subject import Subject
 
 
 class Cell(BaseModel):
-    """What is measured, and in which round.
+    """A measurement, and its round.
 
     Attributes:
         part: The part of the run.
@@ -44,7 +44,7 @@ class Cell(BaseModel):
 
 
 class Figures(BaseModel):
-    """What came out.
+    """The figures of a measurement.
 
     Attributes:
         seconds: How long the load was.
@@ -98,7 +98,7 @@ class Growth(BaseModel):
 
 
 class Options(BaseModel):
-    """How a run was set up."""
+    """The set-up of a run."""
 
     subjects: list[Subject]
     databases: list[str]
@@ -181,7 +181,7 @@ class Spread:
 
 
 def ratio(figure: str, ours: dict[int, Figures], theirs: dict[int, Figures]) -> Spread | None:
-    """Divide a figure of ours by theirs, round by round."""
+    """Divide our figure by theirs, round by round."""
     return Spread.of(
         getattr(ours[number], figure) / getattr(theirs[number], figure)
         for number in sorted(ours.keys() & theirs.keys())

@@ -17,7 +17,7 @@ from tests.benchmarks.subject import Subject
 
 
 class Run:
-    """What the parts of a run share.
+    """The state that the parts of a run share.
 
     Attributes:
         results: What was measured until now.
@@ -34,7 +34,7 @@ class Run:
 
     @property
     def options(self) -> Options:
-        """How the run was set up."""
+        """The set-up of the run."""
         return self.results.options
 
     @property
@@ -88,7 +88,7 @@ class Run:
 
     @contextmanager
     def failing_alone(self, cells: list[Cell]) -> Iterator[None]:
-        """What fails in here is a failure of these cells, and the run goes on."""
+        """A failure in here is one of these cells, and the run goes on."""
         try:
             yield
         except Exception as error:  # noqa: BLE001 - the others are to be measured all the same
@@ -113,7 +113,7 @@ def bodies_for(target: Target) -> Iterator[Path]:
 
 
 def environment_for(target: Target, **variables: str) -> dict[str, str]:
-    """What a subject needs to know of a database."""
+    """The variables that tell a subject of a database."""
     return {"SQL_SAM_CONNECTION_STRING": target.connection_string, **variables}
 
 

@@ -1,4 +1,4 @@
-"""What 2,000 connections that send a byte a second take from 64 good ones.
+"""The cost of 2,000 slow connections, of a byte a second each, to 64 good ones.
 
 ``python -m tests.benchmarks.slow_clients`` starts the service twice, with its default limits and a
 SQLite file each, and besieges one of them. Each has 64 connections that wrk (which must be
@@ -54,7 +54,7 @@ wrk.body = [[{body}]]
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What a service did while it was its turn.
+    """The account of a service's turn.
 
     Attributes:
         rate: Callbacks per second.
@@ -68,7 +68,7 @@ class Turn:
 
 
 class Target(Protocol):
-    """What takes callbacks: a `Server`, or several behind a proxy."""
+    """A receiver of callbacks: a `Server`, or several behind a proxy."""
 
     port: int
 

@@ -38,12 +38,12 @@ KINDS: Final = {
     "body, no key": _REQUEST + _BODY,
     "body, key": _REQUEST + _KEY + _BODY,
 }
-"""What is sent at once when a connection is made."""
+"""The bytes sent at once when a connection is made."""
 
 
 @dataclass
 class Sent:
-    """What the connections did.
+    """The account of the connections.
 
     Attributes:
         per_second: Bytes a second, behind the beginnings.
@@ -93,7 +93,7 @@ class SlowSender:
             self.sent += connection.send(b"x")
         except BlockingIOError:
             return connection  # not connected yet
-        except OSError:  # it was closed; an answer, if there was one, nobody reads
+        except OSError:  # it was closed; an answer, if there was one, is not read
             self.cut += 1
             connection.close()
             return None

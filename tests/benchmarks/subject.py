@@ -1,4 +1,4 @@
-"""Who is measured."""
+"""Subjects of a measurement."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -16,7 +16,7 @@ class Subject(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """How a subject is started, and what a reader is told of it.
+    """A subject: its start, and its description for a reader.
 
     Attributes:
         module: What ``python -m`` runs.

@@ -11,7 +11,7 @@ from tests.benchmarks.subject import Subject
 
 SQLITE, POSTGRESQL, DELAYED = DatabaseName
 MAX_GROWTH_MB = 2.0
-"""What memory may differ by over a million callbacks and still count as not grown."""
+"""The largest difference over a million callbacks that still counts as memory not grown."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""/docs in a real browser that reaches this service and nothing else: Try it out gives 200."""
+"""/docs in a real browser without a network: Try it out gives 200."""
 
 import shutil
 from typing import TYPE_CHECKING
@@ -88,7 +88,7 @@ def test_authorize_then_try_it_out(
 
 
 def test_nothing_that_is_not_its_own_runs_on_the_page(browser: "Browser", service: Service) -> None:
-    """The policy works: what somebody got into the page would not run, nor call anywhere."""
+    """The policy works: injected content would neither run nor call anywhere."""
     page = browser.new_page()
     page.add_init_script(TELL_VIOLATIONS)
     violations: list[str] = []

@@ -1,4 +1,4 @@
-"""`check` looks at all that the service needs: the right line for what is wrong, and the status."""
+"""`check`: one line for each thing that the service needs, and the exit status."""
 
 import json
 import os
@@ -29,7 +29,7 @@ STRONG_KEY = "Zk3-qT9vXw_82LmNr5yB"
 
 
 class Checked:
-    """What `check` said."""
+    """The report of `check`."""
 
     def __init__(self, ended: CompletedProcess[str]) -> None:
         assert ended.stderr == ""
@@ -224,9 +224,9 @@ def test_a_database_that_is_read_only(check: Check, postgres_database: PostgresD
 
 
 def test_no_server(check: Check, postgres_server: PostgresServer) -> None:
-    with closing(socket.socket()) as nobody:
-        nobody.bind(("127.0.0.1", 0))
-        port = nobody.getsockname()[1]
+    with closing(socket.socket()) as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
         checked = check(postgres_server.connection_string("postgres", port=port))
     assert (checked.exit_status, checked.wrong) == (1, ["connection"])
     assert "Check SQL_SAM_SERVER" in checked.text("connection")
@@ -380,7 +380,7 @@ def test_beside_a_service_that_runs(
 def test_a_spool_that_is_not_there_is_not_made(
     check: Check, sqlite_database: SqliteDatabase, tmp_path: Path
 ) -> None:
-    """It would belong to whoever looks, and not to the service."""
+    """It would belong to the user of `check`, and not to the service."""
     spool = tmp_path / "below" / "spool.db"
     checked = check(sqlite_database, CALLBACK_SPOOL_PATH=str(spool))
     assert checked.level("spool") == "ok"
@@ -390,10 +390,10 @@ def test_a_spool_that_is_not_there_is_not_made(
 def test_a_spool_that_cannot_be_written(
     check: Check, sqlite_database: SqliteDatabase, tmp_path: Path
 ) -> None:
-    (tmp_path / "spool.db").write_text("not a database, but somebody's file")
+    (tmp_path / "spool.db").write_text("not a database, but another file")
     checked = check(sqlite_database, CALLBACK_SPOOL_PATH=str(tmp_path / "spool.db"))
     assert (checked.exit_status, checked.wrong) == (1, ["spool"])
-    assert (tmp_path / "spool.db").read_text() == "not a database, but somebody's file"
+    assert (tmp_path / "spool.db").read_text() == "not a database, but another file"
 
     checked = check(sqlite_database, CALLBACK_SPOOL_PATH=str(sqlite_database.path / "spool.db"))
     assert checked.wrong == ["spool"]
@@ -453,7 +453,7 @@ def test_a_configuration_that_cannot_be_used(
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "cp1252"])
-def test_for_people_there_is_a_line_each(
+def test_text_output_has_a_line_for_each_check(
     encoding: str, sqlite_database: SqliteDatabase, tmp_path: Path
 ) -> None:
     environment = {
@@ -482,7 +482,7 @@ def test_for_people_there_is_a_line_each(
     ]
 
 
-def test_nothing_of_what_it_tries_stays(
+def test_its_probes_leave_nothing_behind(
     check: Check, service: Service, sqlite_database: SqliteDatabase
 ) -> None:
     check(sqlite_database)

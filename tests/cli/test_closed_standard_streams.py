@@ -91,7 +91,7 @@ def test_it_serves_and_ends_cleanly(
     assert sqlite_database.statuses() == {"d-1": "DONE"}
 
 
-def test_what_a_library_prints_does_not_get_into_the_spool(
+def test_output_of_a_library_does_not_get_into_the_spool(
     sqlite_database: SqliteDatabase, tmp_path: Path
 ) -> None:
     """Without a standard stream, the first file that is opened would be given its descriptor."""
@@ -108,7 +108,7 @@ def test_what_a_library_prints_does_not_get_into_the_spool(
     assert set(spooled(tmp_path / "var/callback-spool.db")) == {"d-1"}
 
 
-def test_so_does_a_refusal(tmp_path: Path) -> None:
+def test_a_refused_start_ends_cleanly(tmp_path: Path) -> None:
     with started(CLOSED["all"], tmp_path) as process:
         assert process.wait(LIMIT_SECONDS) == 2
     assert list(tmp_path.iterdir()) == []

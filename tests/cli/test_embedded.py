@@ -1,4 +1,4 @@
-"""`serve --embedded` (what `make run` starts) and `demo` need nothing but this machine."""
+"""`serve --embedded` (`make run`) and `demo` need nothing but this machine."""
 
 import json
 import os
@@ -75,7 +75,7 @@ def test_the_line_that_is_printed_updates_a_robot(tmp_path: Path) -> None:
     log_lines.check([listening, *map(json.loads, output.splitlines())])
 
 
-def test_what_was_there_is_kept_at_the_next_start(tmp_path: Path) -> None:
+def test_existing_data_is_kept_at_the_next_start(tmp_path: Path) -> None:
     bad_start = {"CALLBACK_LOG_FORMAT": "nonsense"}
     assert run_to_its_end(tmp_path, bad_start, "serve", "--embedded").returncode == 2
     with closing(sqlite3.connect(tmp_path / "var/sam.db")) as connection, connection:

@@ -1,4 +1,4 @@
-"""`send`: one callback, and for every end a message of its own and an exit status of its own."""
+"""`send`: one callback; each result has a message and an exit status of its own."""
 
 import json
 import socket
@@ -85,7 +85,7 @@ def test_a_body_is_sent_to_the_byte(respx_mock: respx.MockRouter, tmp_path: Path
         ({"CALLBACK_PORT": "81"}, "http://sam.example/rpa/cb", "http://sam.example/rpa/cb"),
     ],
 )
-def test_where_it_goes(
+def test_target_url(
     variables: dict[str, str],
     given: str | None,
     expected: str,
@@ -200,7 +200,7 @@ def test_each_refusal_is_explained(
     assert (result.exit_code, result.stdout) == (fault.exit_status, "")
     for each in words:
         assert each in result.stderr
-    assert "\x1b" not in result.stderr  # a stranger's text moves no cursor
+    assert "\x1b" not in result.stderr  # a server's text moves no cursor
     assert len(result.stderr) < 1000
 
 
@@ -312,7 +312,7 @@ def start_tls_service(
     return start
 
 
-def test_a_certificate_is_believed_only_if_its_authority_is(
+def test_a_certificate_is_trusted_only_if_its_authority_is(
     start_tls_service: Callable[[trustme.LeafCert], str], tmp_path: Path
 ) -> None:
     authority = trustme.CA()
@@ -382,7 +382,9 @@ def test_https_where_there_is_none(service: Service) -> None:
         (["--embedded"], "There is no var/sam.db here"),
     ],
 )
-def test_what_cannot_be_sent_is_said_before_anything_is(arguments: list[str], words: str) -> None:
+def test_an_invalid_callback_is_refused_before_anything_is_sent(
+    arguments: list[str], words: str
+) -> None:
     result = send(*arguments)
     assert (result.exit_code, result.stdout) == (2, "")
     assert words in result.stderr

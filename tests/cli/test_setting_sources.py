@@ -1,4 +1,4 @@
-"""What is set is taken as it is written, and a file that cannot be used is named in one message."""
+"""Setting sources: values are taken literally, and an unusable file is named in one message."""
 
 import os
 import shutil
@@ -102,13 +102,13 @@ def password_in(text: str) -> str:
         ("' blanks '", " blanks "),
     ],
 )
-def test_a_value_of_the_env_file_is_what_is_written(written: str, value: str) -> None:
+def test_a_value_of_the_env_file_is_taken_literally(written: str, value: str) -> None:
     assert password_in(f"SQL_SAM_PASSWORD={written}\n") == value
 
 
 @pytest.mark.parametrize("line_end", ["\n", "\r\n"])
 @pytest.mark.parametrize("bom", ["", "\ufeff"])
-def test_an_editor_of_windows_may_have_written_it(bom: str, line_end: str) -> None:
+def test_a_byte_order_mark_and_windows_line_ends_are_ignored(bom: str, line_end: str) -> None:
     write_env_file(f"{bom}CALLBACK_API_KEY='a$b'{line_end}CALLBACK_PORT=1{line_end}")
     settings = ClientSettings.load()
     assert settings.callback_api_key is not None
@@ -117,12 +117,12 @@ def test_an_editor_of_windows_may_have_written_it(bom: str, line_end: str) -> No
 
 
 @pytest.mark.parametrize("written", [f"ends so{end}" for end in ("", "\n", "\r\n", "\n\n")])
-def test_of_a_secret_only_the_line_end_behind_it_is_not_a_part(written: str, secrets: Path) -> None:
+def test_only_the_trailing_line_end_is_no_part_of_a_secret(written: str, secrets: Path) -> None:
     secrets.joinpath("sql_sam_password").write_bytes(b"\xef\xbb\xbf ${x} " + written.encode())
     assert password_in("") == " ${x} ends so"
 
 
-def test_a_value_of_the_environment_is_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_value_of_the_environment_is_taken_literally(monkeypatch: pytest.MonkeyPatch) -> None:
     for value in ("'${HOME}'", 'a\\nb"', " blanks\n"):
         monkeypatch.setenv("SQL_SAM_PASSWORD", value)
         assert password_in("SQL_SAM_PASSWORD=another\n") == value
@@ -175,7 +175,7 @@ def test_it_ends_every_command(arguments: tuple[str, ...], tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("command", ONE_OF_EACH_KIND)
-def test_so_does_one_that_cannot_be_read(command: str, tmp_path: Path) -> None:
+def test_an_unreadable_env_file_ends_the_start(command: str, tmp_path: Path) -> None:
     """As where Docker made a folder of a file to mount that was not there."""
     path = tmp_path / ".env"
     path.mkdir()
@@ -191,7 +191,7 @@ def test_so_does_one_that_cannot_be_read(command: str, tmp_path: Path) -> None:
         ("secrets/callback_api_key", "serve"),
     ],
 )
-def test_so_does_one_without_permission(
+def test_an_env_file_without_permission_ends_the_start(
     name: str, command: str, secrets: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / name
@@ -215,7 +215,7 @@ def test_so_does_one_without_permission(
 
 
 def _without_roots_rights() -> list[str]:
-    """What to run a program with, so that root may not read all."""
+    """The prefix of a command, so that root may not read all."""
     if os.geteuid():
         return []
     setpriv = shutil.which("setpriv")
@@ -253,7 +253,7 @@ def test_a_secret_that_is_a_folder_is_named(secrets: Path) -> None:
     assert str(path) in str(caught.value)
 
 
-def test_what_else_is_among_the_secrets_is_let_alone(secrets: Path) -> None:
+def test_other_files_among_the_secrets_are_ignored(secrets: Path) -> None:
     (secrets / "..data").mkdir()  # as Kubernetes has it
     (secrets / "another").write_bytes(b"\xff")
     ClientSettings.load()
@@ -298,7 +298,7 @@ def test_the_demo_has_settings_of_its_own(tmp_path: Path) -> None:
     assert '"outcome":"updated"' in ended.stdout
 
 
-def test_the_service_runs_with_what_the_env_file_says(
+def test_the_service_runs_on_an_env_file(
     start_service: Callable[..., Service], sqlite_database: SqliteDatabase
 ) -> None:
     write_env_file(

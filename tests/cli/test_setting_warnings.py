@@ -1,4 +1,4 @@
-"""What can be used and is probably not meant: a warning in the log, and a line of `check`."""
+"""Suspicious settings: a warning in the log, and a line of `check`."""
 
 import json
 from collections.abc import Callable
@@ -60,7 +60,7 @@ def test_a_key_in_quotation_marks_is_the_key_with_them(
         assert client.get("/metrics").status_code == 200
 
 
-def test_marks_round_what_cannot_have_any_are_named_with_the_error(tmp_path: Path) -> None:
+def test_quotation_marks_are_named_with_the_error(tmp_path: Path) -> None:
     variables = {"CALLBACK_API_KEY": "k", "SQL_SAM_CONNECTION_STRING": "x"}
     ended = run_to_its_end(tmp_path, {**variables, "CALLBACK_DB_TIMEOUT": '"2 s"'})
     assert ended.returncode == 2
@@ -68,7 +68,7 @@ def test_marks_round_what_cannot_have_any_are_named_with_the_error(tmp_path: Pat
     assert "The quotation marks are part of the value" in ended.stderr
 
 
-def test_what_is_as_it_should_be_is_not_talked_about() -> None:
+def test_correct_settings_give_no_warning() -> None:
     variables = {
         "callback_api_key": "'abc",
         "callback_db_timeout": "2 s",

@@ -131,7 +131,7 @@ def set_all(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
         ("SQL_SAM_ENCRYPT", "maybe"),
     ],
 )
-def test_a_wrong_value_is_named_with_what_it_should_be(
+def test_a_wrong_value_is_named_with_the_settings_description(
     name: str, value: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     set_all(monkeypatch, {**GOOD, name: value})

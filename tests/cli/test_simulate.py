@@ -171,7 +171,7 @@ def test_a_service_that_dies_is_counted_and_is_exit_status_1(service: Service) -
     assert any("cannot connect" in message for message in summary["messages"])
 
 
-def test_a_stopped_service_is_said_so_at_once(service: Service) -> None:
+def test_a_stopped_service_is_reported_at_once(service: Service) -> None:
     service.stop()
     run = simulate(service)
     assert (run.returncode, run.stdout) == (Fault.UNREACHABLE.exit_status, "")
@@ -179,7 +179,7 @@ def test_a_stopped_service_is_said_so_at_once(service: Service) -> None:
     assert "That was the first callback; no other was sent." in run.stderr
 
 
-def test_a_wrong_key_is_said_so_after_one_callback(service: Service) -> None:
+def test_a_wrong_key_is_reported_after_one_callback(service: Service) -> None:
     run = simulate(service, CALLBACK_API_KEY="another-key")
     assert (run.returncode, run.stdout) == (Fault.WRONG_KEY.exit_status, "")
     assert "the key is refused" in run.stderr
@@ -217,7 +217,7 @@ def test_a_terminal_shows_a_bar_and_a_pipe_none(service: Service) -> None:
     )
     os.close(theirs)
     seen = b""
-    # Linux says EIO once nobody holds the other end.
+    # Linux says EIO once the other end is closed.
     while part := _read_or_nothing(ours):
         seen += part
     output, _ = process.communicate(timeout=LIMIT_SECONDS)
@@ -256,7 +256,7 @@ def _read_or_nothing(descriptor: int) -> bytes:
         (["--ca-file", "empty"], "--ca-file empty cannot be used"),
     ],
 )
-def test_what_cannot_be_simulated_is_said_before_anything_is_sent(
+def test_invalid_options_are_refused_before_anything_is_sent(
     arguments: list[str], words: str, tmp_path: Path
 ) -> None:
     (tmp_path / "empty").write_text("\n")

@@ -65,7 +65,7 @@ def test_list_shows_pages_for_people_and_for_programs(spool: Path, tmp_path: Pat
     }
 
 
-def test_show_tells_all_of_one(spool: Path, tmp_path: Path) -> None:
+def test_show_prints_a_whole_entry(spool: Path, tmp_path: Path) -> None:
     assert spool.exists()
     assert "d-1" in command(tmp_path, "show", "1").stdout
     assert json.loads(command(tmp_path, "show", "1", "--json").stdout)["payload"] == '{"a": "ñ"}'
@@ -85,8 +85,8 @@ def test_export_writes_every_entry_with_its_payload(spool: Path, tmp_path: Path)
     assert (tmp_path / "all.jsonl").read_text(encoding="utf-8") == run.stdout
 
 
-def test_drop_asks_first_and_deletes_what_was_named(spool: Path, tmp_path: Path) -> None:
-    assert command(tmp_path, "drop", "1").returncode == 1  # nobody says yes
+def test_drop_asks_first_and_deletes_the_named_entries(spool: Path, tmp_path: Path) -> None:
+    assert command(tmp_path, "drop", "1").returncode == 1  # there is no yes
     assert len(numbers(spool)) == 4
     assert command(tmp_path, "drop", "1", "99", "--yes").stdout == "1 deleted.\n"
     assert command(tmp_path, "drop", "--all", "--kind", "invalid", "--yes").returncode == 0
@@ -117,7 +117,7 @@ UNDERSTOOD_BY_NOW = [
 ]
 
 
-def test_a_body_that_was_not_understood_is_read_anew(spool: Path, tmp_path: Path) -> None:
+def test_an_invalid_body_is_read_anew(spool: Path, tmp_path: Path) -> None:
     later = Entry(9, Kind.UNMATCHED, "d-7", "LATER")
     with closing(SpoolFile(spool, 2**24)) as file:
         invalid = [
@@ -139,7 +139,7 @@ def test_a_body_that_was_not_understood_is_read_anew(spool: Path, tmp_path: Path
         assert file.get([7, 9]) == [later]
 
 
-def test_an_operator_says_what_an_entry_means(
+def test_an_operator_gives_an_entry_its_deployment_and_status(
     spool: Path, service: Service, sqlite_database: SqliteDatabase
 ) -> None:
     sqlite_database.add_robots(["d-3"])
@@ -165,7 +165,7 @@ def test_an_operator_says_what_an_entry_means(
         (("4", "--deployment", "d-1", "--status", "s" * 65), "status: String should have"),
     ],
 )
-def test_what_an_entry_cannot_mean_is_refused(
+def test_an_invalid_deployment_or_status_is_refused(
     arguments: tuple[str, ...], why: str, spool: Path, tmp_path: Path
 ) -> None:
     before = numbers(spool)
@@ -197,7 +197,7 @@ def test_large_entries_are_read_a_few_at_a_time(tmp_path: Path) -> None:
         (("1", "--kind", "queued"), "--kind goes with --all"),
     ],
 )
-def test_what_would_not_be_heeded_is_refused(
+def test_contradictory_arguments_are_refused(
     arguments: tuple[str, ...], why: str, spool: Path, tmp_path: Path
 ) -> None:
     before = numbers(spool)
@@ -208,7 +208,7 @@ def test_what_would_not_be_heeded_is_refused(
     assert numbers(spool) == before
 
 
-def test_a_spool_that_is_not_there_is_said_so_and_not_made(tmp_path: Path) -> None:
+def test_a_missing_spool_is_reported_and_not_created(tmp_path: Path) -> None:
     run = command(tmp_path, "list")
     assert run.returncode == 1
     assert "There is no spool at" in run.stderr
@@ -231,7 +231,7 @@ def test_another_file_is_left_as_it_is(tmp_path: Path, sqlite_database: SqliteDa
         assert path.read_bytes() == before
 
 
-def test_what_a_callback_says_cannot_spoil_the_list(tmp_path: Path) -> None:
+def test_a_callbacks_text_cannot_spoil_the_list(tmp_path: Path) -> None:
     path = tmp_path / "var/callback-spool.db"
     with closing(SpoolFile(path, 2**24)) as file:
         file.put([Entry(1, Kind.QUEUED, "[/a]", "[red]x[/]", None, "[unixODBC]")], 1)
@@ -320,7 +320,7 @@ def test_drain_applies_the_spool_of_an_instance_that_will_not_come_back(
     assert sqlite_database.statuses()["d-2"] == "FAILED"
 
 
-def test_drain_tells_what_the_database_refused_for_good(
+def test_drain_reports_permanent_refusals(
     spool: Path, tmp_path: Path, sqlite_database: SqliteDatabase
 ) -> None:
     sqlite_database.execute(
@@ -340,7 +340,7 @@ def test_drain_tells_what_the_database_refused_for_good(
     assert spooled(spool).keys() == {"d-1", "d-2", "d-3"}
 
 
-def test_drain_leaves_alone_what_a_service_owns(
+def test_drain_leaves_a_running_services_spool_alone(
     start_service: Callable[..., Service], sqlite_database: SqliteDatabase
 ) -> None:
     variables = {

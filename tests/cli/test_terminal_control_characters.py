@@ -1,4 +1,4 @@
-"""What comes from outside reaches a terminal without the characters that it would obey."""
+"""Control characters from outside never reach a terminal that would obey them."""
 
 import json
 import unicodedata
@@ -68,7 +68,7 @@ def test_json_is_exact() -> None:
 
 
 @pytest.mark.usefixtures("spool")
-def test_a_person_sees_what_was_there() -> None:
+def test_escaped_characters_stay_visible() -> None:
     assert r"a\u001b[2J\u001b]0;title\u0007\u009b2J\u202eb" in printed_by("spool", "show", "1")
 
 

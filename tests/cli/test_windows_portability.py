@@ -1,4 +1,4 @@
-"""What would keep the service from running on Windows, as far as it can be seen elsewhere.
+"""Portability to Windows, as far as it can be seen elsewhere.
 
 Attributes that Windows lacks, such as `os.geteuid`, are what `make lint` looks for, with mypy for
 that platform.

@@ -54,7 +54,7 @@ def test_by_plain_http(
     assert (status, said) == (0, "/health: 200\n")
 
 
-def test_by_tls_whatever_the_certificate_is_for(
+def test_by_tls_with_any_certificate(
     start_service: Callable[..., Service],
     sqlite_database: SqliteDatabase,
     certificate: dict[str, str],
@@ -66,7 +66,7 @@ def test_by_tls_whatever_the_certificate_is_for(
     assert ask(CALLBACK_PORT=str(service.port))[0] == 1  # it does take the TLS way
 
 
-def test_nobody_there_is_no_health(service: Service) -> None:
+def test_no_service_is_unhealthy(service: Service) -> None:
     status, said = ask(CALLBACK_HOST="127.0.0.1", CALLBACK_PORT=str(service.port))
     assert status == 0, said
     service.kill()
@@ -75,10 +75,10 @@ def test_nobody_there_is_no_health(service: Service) -> None:
     assert f"127.0.0.1:{service.port}" in said
 
 
-def test_another_answer_is_no_health() -> None:
-    with HTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as stranger:
-        thread = threading.Thread(target=stranger.handle_request)
+def test_another_answer_is_unhealthy() -> None:
+    with HTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as other:
+        thread = threading.Thread(target=other.handle_request)
         thread.start()
-        status, said = ask(CALLBACK_PORT=str(stranger.server_port))
+        status, said = ask(CALLBACK_PORT=str(other.server_port))
         thread.join()
     assert (status, said) == (1, "/health: 404\n")

@@ -1,4 +1,4 @@
-"""The image: built from the checkout, run as nobody, with nothing to write to but its volume."""
+"""The image: built from the checkout, run without root, with its volume alone to write to."""
 
 import json
 import secrets
@@ -36,7 +36,7 @@ NO_DATABASE: Final = {
     "SQL_SAM_SERVER": "127.0.0.1,9",
     "SQL_SAM_DATABASE": "SAM",
     "SQL_SAM_USER": "sam_callback",
-    "SQL_SAM_PASSWORD": "nobody-asks-for-it",
+    "SQL_SAM_PASSWORD": "never-asked-for",
 }
 READ_STATUS: Final = """
 import sqlite3, sys
@@ -102,7 +102,7 @@ def test_it_adds_little_to_its_base(image: str) -> None:
     assert size(image) - size(BASE_IMAGE) < LARGEST_ADDITION
 
 
-def test_it_runs_as_nobody_and_owns_nothing_but_its_volume(image: str) -> None:
+def test_it_runs_without_root_and_owns_its_volume_alone(image: str) -> None:
     assert docker("inspect", "--format={{.Config.User}}", image) == "10001:10001"
     assert docker("run", "--rm", image, "id", "-u", "-n") == "sam"
     owned = docker("run", "--rm", "--user=0", image, *shlex.split("find / -xdev -user sam"))
@@ -123,7 +123,7 @@ def test_nothing_that_it_imports_is_compiled_at_each_start(image: str) -> None:
     assert not_compiled == ""
 
 
-def test_it_says_what_it_carries(image: str) -> None:
+def test_its_notice_lists_its_packages_and_licences(image: str) -> None:
     notice = docker("run", "--rm", image, "cat", "/app/NOTICE.txt")
     [microsoft] = [line for line in notice.splitlines() if "MICROSOFT_ODBC" in line]
     assert "MICROSOFT" in docker("run", "--rm", image, "cat", microsoft)
@@ -146,10 +146,10 @@ def test_the_engine_sees_that_it_is_healthy(start: Callable[..., Container]) -> 
     eventually(lambda: container.state()["Health"]["Status"] == "healthy", 60)
 
 
-def test_its_health_check_fails_where_nobody_serves(image: str) -> None:
-    nobody = docker_fails("run", "--rm", image, "python", "/app/healthcheck.py")
-    assert nobody.returncode == 1
-    assert "127.0.0.1:8000" in nobody.stdout
+def test_its_health_check_fails_without_a_service(image: str) -> None:
+    probe = docker_fails("run", "--rm", image, "python", "/app/healthcheck.py")
+    assert probe.returncode == 1
+    assert "127.0.0.1:8000" in probe.stdout
 
 
 def test_microsofts_driver_is_there_and_loads(image: str) -> None:
@@ -182,7 +182,7 @@ def test_it_can_be_built_without_microsofts_driver(image_without_driver: str) ->
     assert found == "ODBC Driver 18 for SQL Server"
 
 
-def test_what_lies_in_its_volume_is_not_run(
+def test_code_in_its_volume_is_not_run(
     start: Callable[..., Container], image: str, volume: str
 ) -> None:
     planted = "; ".join(
@@ -231,7 +231,7 @@ def test_it_ends_within_10_s_of_sigterm_with_status_0(start: Callable[..., Conta
     assert docker_fails("logs", container.id).stderr == ""
 
 
-def test_it_ends_at_once_if_it_is_told_so_while_it_starts(image: str) -> None:
+def test_sigterm_during_the_start_ends_it_at_once(image: str) -> None:
     variables = [f"--env={name}={value}" for name, value in NO_DATABASE.items()]
     container = docker("run", "--detach", *variables, "--env=CALLBACK_API_KEY=k", image)
     try:
@@ -242,7 +242,7 @@ def test_it_ends_at_once_if_it_is_told_so_while_it_starts(image: str) -> None:
     assert int(status) in {0, 128 + signal.SIGTERM}
 
 
-def test_what_is_missing_is_said_in_one_message(image: str) -> None:
+def test_missing_settings_are_named_in_one_message(image: str) -> None:
     run = docker_fails("run", "--rm", *HARDENED, image)
     assert run.returncode == 2
     assert "CALLBACK_API_KEY is missing" in run.stderr

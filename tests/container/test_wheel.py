@@ -1,4 +1,4 @@
-"""The wheel on a system that has Python and nothing else of ours: installed, tried, served."""
+"""The wheel on a system that has Python alone: installed, tried, served."""
 
 import os
 import subprocess

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from tests.support.prometheus import ROOT, promtool, scrape, slug, what_is_missing
+from tests.support.prometheus import ROOT, missing_series, promtool, scrape, slug
 from tests.support.service import Service
 
 RULES = ROOT / "docs/prometheus/alerts.yml"
@@ -36,9 +36,9 @@ def test_each_is_seen_to_fire_and_to_be_silent() -> None:
     assert expected == {alert["alert"]: {True, False} for alert in alerts()}
 
 
-def test_what_they_ask_for_is_exported(service: Service) -> None:
+def test_their_metrics_are_exported(service: Service) -> None:
     scrape(service)
-    assert what_is_missing([alert["expr"] for alert in alerts()], scrape(service)) == set()
+    assert missing_series([alert["expr"] for alert in alerts()], scrape(service)) == set()
 
 
 def test_each_has_an_entry_in_the_runbook_that_says_what_to_do() -> None:
@@ -56,7 +56,7 @@ def test_each_has_an_entry_in_the_runbook_that_says_what_to_do() -> None:
     assert len(entries) == len(alerts())
 
 
-def test_the_runbook_names_what_there_is(service: Service) -> None:
+def test_names_in_the_runbook_exist(service: Service) -> None:
     """Metrics as they are exported, events and fields as the code has them, links that lead on."""
     text = RUNBOOK.read_text(encoding="utf-8")
     code = "".join(path.read_text(encoding="utf-8") for path in ROOT.glob("sam/**/*.py"))

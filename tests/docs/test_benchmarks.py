@@ -57,7 +57,7 @@ def test_a_small_run_has_figures_for_each_subject_and_a_page(
     ours = measured[Subject.SERVICE]
     assert sum(ours.outcomes.values()) >= ours.answers
 
-    # Not at the top: whoever collects the tests need not wait for the plots' library.
+    # Not at the top: collecting the tests need not wait for the plots' library.
     from tests.benchmarks.report.page import write  # noqa: PLC0415
 
     page = write(results, tmp_path).read_text(encoding="utf-8")

@@ -1,6 +1,6 @@
 """Each command in the documentation is run by a test, or marked there as an example.
 
-An example has a line above it, `<!-- example: why nobody runs it -->`. The Spanish pages have the
+An example has a line above it, `<!-- example: why it is not run -->`. The Spanish pages have the
 English ones' commands.
 """
 
@@ -50,7 +50,7 @@ def test_every_command_is_run_or_marked_as_an_example() -> None:
 
 
 def reader_of(service: Service, database: SqliteDatabase, directory: Path) -> Reader:
-    """Somebody on the machine of a service, with its variables."""
+    """A reader on the machine of a service, with its variables."""
     return Reader(
         directory,
         service.port,
@@ -67,19 +67,19 @@ def test_metrics(service: Service, sqlite_database: SqliteDatabase, tmp_path: Pa
     assert "\nsam_callback_callbacks_total" in reader.types(scrape)
 
 
-def test_what_the_alerts_need(
+def test_commands_of_the_runbook(
     service: Service, sqlite_database: SqliteDatabase, tmp_path: Path
 ) -> None:
     [commands] = markdown.commands("docs/runbook.md")
-    service.post(body("stranger"))
+    service.post(body("d-unknown"))
     ready, scrape, spool_list = commands.replace("HOST", "127.0.0.1").splitlines()
     reader = reader_of(service, sqlite_database, tmp_path)
     assert json.loads(reader.types(ready))["spool"]["unmatched"] == 1
     assert "\nsam_callback_callbacks_total" in reader.types(scrape)
-    assert "stranger" in reader.types(spool_list)
+    assert "d-unknown" in reader.types(spool_list)
 
 
-def test_who_still_uses_the_previous_key(
+def test_senders_that_use_the_previous_key(
     start_service: Callable[..., Service], sqlite_database: SqliteDatabase, tmp_path: Path
 ) -> None:
     [who] = markdown.commands("docs/how-to/rotate-keys.md")
@@ -104,7 +104,7 @@ def test_the_spool_by_hand(
     [commands] = markdown.commands("docs/reliability.md")
     spool_list, show, retry, by_hand, export, drop, drain = commands.splitlines()
     reader = reader_of(service, sqlite_database, tmp_path)
-    service.post(body("stranger", "LATE"))
+    service.post(body("d-unknown", "LATE"))
     [number] = re.findall(r"\d{19}", reader.types(spool_list))
 
     assert "LATE" in reader.types(show.replace("NUMBER", number))
@@ -115,7 +115,7 @@ def test_the_spool_by_hand(
     with pytest.raises(subprocess.CalledProcessError):
         reader.types(drop.replace("NUMBER", number), answer="n\n")
     reader.types(drop.replace("NUMBER", number), answer="y\n")
-    assert "stranger" not in reader.types(spool_list)
+    assert "d-unknown" not in reader.types(spool_list)
 
     assert service.post(body("d-1", "FAILED")[:-5]).status_code == 422
     [number] = re.findall(r"\d{19}", reader.types(spool_list))

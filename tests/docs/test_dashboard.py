@@ -1,4 +1,4 @@
-"""The dashboard is sound, asks for what is exported only, and is provisioned with Prometheus."""
+"""The dashboard is valid, asks for exported metrics only, and is provisioned with Prometheus."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from tests.support.prometheus import ROOT, as_rules, promtool, scrape, what_is_missing
+from tests.support.prometheus import ROOT, as_rules, missing_series, promtool, scrape
 from tests.support.service import Service
 
 DASHBOARD = json.loads((ROOT / "docs/grafana/sam-callback.json").read_text(encoding="utf-8"))
@@ -60,7 +60,7 @@ def test_every_expression_is_valid(tmp_path: Path) -> None:
     assert f"{len(expressions())} rules found" in said
 
 
-def test_what_it_asks_for_is_exported(service: Service) -> None:
+def test_its_metrics_are_exported(service: Service) -> None:
     scrape(service)
     variables = [
         # label_values(METRIC, LABEL) is Grafana's, and not PromQL.
@@ -68,7 +68,7 @@ def test_what_it_asks_for_is_exported(service: Service) -> None:
         for variable in DASHBOARD["templating"]["list"]
         if variable["type"] == "query"
     ]
-    assert what_is_missing([*expressions().values(), *variables], scrape(service)) == set()
+    assert missing_series([*expressions().values(), *variables], scrape(service)) == set()
 
 
 def test_the_stack_is_made_of_parts_that_find_one_another() -> None:

@@ -1,4 +1,4 @@
-"""What is generated of the documentation is what the code says now."""
+"""Generated pages of the documentation are up to date with the code."""
 
 import pytest
 

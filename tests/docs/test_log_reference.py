@@ -1,4 +1,4 @@
-"""docs/logs.md and the schema say what the code can write: no more, no less.
+"""docs/logs.md and the schema list what the code can write: no more, no less.
 
 That each line which any test makes the service write matches the schema is checked by
 `Service.stop`, for every test.
@@ -79,7 +79,7 @@ def test_every_field_is_documented_and_written(calls: dict[str, list[LogCall]]) 
     assert documented == set(log_lines.schema()["$defs"]["fields"])
 
 
-def test_the_page_has_what_the_schema_says() -> None:
+def test_the_page_agrees_with_the_schema() -> None:
     assert log_lines.PAGE.read_text(encoding="utf-8") == log_lines.page_with_tables(), (
         log_lines.HOW_TO_ADD
     )
@@ -129,14 +129,14 @@ def test_a_line_that_does_not_match_fails_and_says_why(change: dict[str, Any], s
     assert "docs/log-line.schema.json" in str(caught.value)
 
 
-def test_the_examples_for_jq_find_what_they_say(
+def test_the_jq_examples_find_their_lines(
     start_service: Callable[..., Service], sqlite_database: SqliteDatabase, tmp_path: Path
 ) -> None:
     service = start_service(
         SQL_SAM_CONNECTION_STRING=sqlite_database.connection_string,
         CALLBACK_API_KEY_PREVIOUS="the-old-key",
     )
-    for deployment_id, key in (("d-1", KEY), ("stranger", KEY), ("d-1", "the-old-key")):
+    for deployment_id, key in (("d-1", KEY), ("d-unknown", KEY), ("d-1", "the-old-key")):
         content = body(deployment_id, "DONE")
         httpx.post(service.url + "/callback", content=content, headers={"X-API-KEY": key})
     httpx.post(service.url + "/callback", content=body(), headers={"X-API-KEY": "guess"})

@@ -1,4 +1,4 @@
-"""What others start the service by fits their schemas, and says what the service understands."""
+"""Deployment manifests fit their schemas, and have only settings that the service understands."""
 
 import configparser
 import json
@@ -28,7 +28,7 @@ COMPOSE_FILES: Final = [
 MANIFESTS: Final = sorted((ROOT / "docs/kubernetes").glob("*.yaml"))
 OLDEST_KUBERNETES: Final = "1.29"
 END_SECONDS: Final = 10
-"""What ending takes at the most, after CALLBACK_DRAIN_SECONDS."""
+"""The longest that ending takes, after CALLBACK_DRAIN_SECONDS."""
 
 Document = dict[str, Any]
 
@@ -218,7 +218,7 @@ def test_only_callbacks_come_into_a_pod_and_only_to_the_database_it_goes() -> No
     assert ports == [{53}, {int(server.partition(",")[2])}]
 
 
-def test_what_selects_pods_finds_those_of_the_statefulset() -> None:
+def test_selectors_match_the_pods_of_the_statefulset() -> None:
     spec = statefulset()["spec"]
     labels = spec["template"]["metadata"]["labels"]
     budget = manifests()["PodDisruptionBudget/sam-callback"]["spec"]

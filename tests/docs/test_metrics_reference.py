@@ -26,7 +26,7 @@ def table(heading: str, columns: str) -> list[list[str]]:
 
 
 def words(cell: str) -> set[str]:
-    """What stands in backticks before the first colon."""
+    """The texts in backticks before the first colon."""
     return set(re.findall(r"`([^`]+)`", cell.rsplit(":", maxsplit=1)[0]))
 
 

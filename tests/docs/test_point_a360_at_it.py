@@ -1,4 +1,4 @@
-"""docs/how-to/point-a360-at-it.md: what it says to the launcher and the proxies, done."""
+"""docs/how-to/point-a360-at-it.md: its steps for the launcher and the proxies work."""
 
 import json
 import os
@@ -87,7 +87,7 @@ def test_a_proxy_translates_another_header_and_another_path(
         assert call(proxy, "/api/callback", headers).status_code == 401
 
 
-def test_what_is_typed_to_see_that_it_works(
+def test_the_commands_that_verify_the_set_up(
     service: Service, start_proxy: StartProxy, tmp_path: Path
 ) -> None:
     proxy = start_proxy(service)

@@ -39,7 +39,7 @@ def run(tmp_path: Path) -> Run:
     """Runs a command in a repository with one commit, and with `.ci` and a changelog."""
     shutil.copytree(ROOT / ".ci", tmp_path / ".ci")
     (tmp_path / "CHANGELOG.md").write_text(CHANGELOG, encoding="utf-8")
-    nobody = {
+    identity = {
         f"GIT_{who}_{what}": "x" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
     }
 
@@ -47,7 +47,7 @@ def run(tmp_path: Path) -> Run:
         return subprocess.run(
             command,
             cwd=tmp_path,
-            env={**os.environ, **nobody},
+            env={**os.environ, **identity},
             capture_output=True,
             text=True,
             check=False,
@@ -63,7 +63,7 @@ def run(tmp_path: Path) -> Run:
     ("version", "notes"),
     [("0.1.0", "### Added\n\n- The first."), ("0.1.1", "- A second one.")],
 )
-def test_the_notes_are_what_the_changelog_says_of_the_version(
+def test_the_notes_are_the_changelogs_section_of_the_version(
     run: Run, version: str, notes: str
 ) -> None:
     said = run(".ci/release-notes", version)
@@ -91,7 +91,7 @@ def test_this_changelog_has_the_next_release_on_top() -> None:
         ("touch another-file", "The checkout has changes"),
     ],
 )
-def test_what_is_no_release_is_refused_before_anything_is_built(
+def test_an_invalid_release_is_refused_before_anything_is_built(
     run: Run, tmp_path: Path, before: str, says: str
 ) -> None:
     assert run(*before.split()).returncode == 0

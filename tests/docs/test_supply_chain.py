@@ -1,4 +1,4 @@
-"""What is installed is what was reviewed: by hash, by commit, and listed."""
+"""Installed packages are those that were reviewed: by hash, by commit, and listed."""
 
 import json
 import os
@@ -74,7 +74,7 @@ def test_the_build_backend_is_locked_with_its_hashes() -> None:
         assert all(re.fullmatch("sha256:[0-9a-f]{64}", each) for each in each["hashes"])
 
 
-def test_the_wheel_is_built_by_what_is_locked_whatever_else_there_is(tmp_path: Path) -> None:
+def test_the_wheel_is_built_by_locked_packages_alone(tmp_path: Path) -> None:
     for name in ("hatchling", "hatch_vcs"):
         with zipfile.ZipFile(tmp_path / f"{name}-99-py3-none-any.whl", "w") as newest:
             newest.writestr(f"{name}/build.py", "raise SystemExit('the newest')")
@@ -89,7 +89,7 @@ def test_the_wheel_is_built_by_what_is_locked_whatever_else_there_is(tmp_path: P
     assert "sam/callback/storage/schema/sqlserver.sql" in names
 
 
-def test_the_image_is_built_of_what_is_locked() -> None:
+def test_the_image_is_built_of_locked_packages() -> None:
     dockerfile = CHECKOUT.joinpath("Dockerfile").read_text(encoding="utf-8").replace("\\\n", "")
     syncs = re.findall(r"^RUN .*?(uv .*)", dockerfile, re.MULTILINE)
     assert len(syncs) == 2

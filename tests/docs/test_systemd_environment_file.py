@@ -94,7 +94,7 @@ def examples(page: str) -> Iterator[tuple[str, str, str]]:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_what_the_pages_show_is_read_alike(page: str, tmp_path: Path) -> None:
+def test_the_examples_of_the_pages_are_read_alike(page: str, tmp_path: Path) -> None:
     shown = list(examples(page))
     assert any("\\" in value for _, _, value in shown), "no value with a backslash is shown"
     for name, line, value in shown:

@@ -1,4 +1,4 @@
-"""Beside each line of docs/security.md's threat model is a test, and it exists."""
+"""Each threat of docs/security.md names a test, and the test exists."""
 
 import re
 from pathlib import Path
@@ -10,7 +10,7 @@ LINK = re.compile(r"\]\(([^)#]+)")
 
 
 def threats() -> dict[str, str]:
-    """What may be tried, and what stands in the last column."""
+    """The threats, and the last column of each."""
     text = PAGE.read_text(encoding="utf-8")
     section = text.partition("## The threats, and what is done\n")[2].partition("\n## ")[0]
     rows = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("|")]
@@ -25,7 +25,7 @@ def test_each_threat_names_a_test_or_says_that_there_is_none() -> None:
     assert list(named.values()).count("none") == 1  # a replay by who has the key
 
 
-def test_whatever_it_links_to_exists() -> None:
+def test_its_links_exist() -> None:
     for page in (PAGE, CHECKOUT / "SECURITY.md"):
         for target in LINK.findall(page.read_text(encoding="utf-8")):
             assert page.parent.joinpath(target).is_file(), target

@@ -19,7 +19,7 @@ def variables(text: str) -> set[str]:
 
 
 def code(text: str) -> list[tuple[str, str]]:
-    """What is run, and what is configured; comments and pictures are in the page's language."""
+    """Commands and configuration; comments and pictures are in the page's language."""
     return [
         (language, re.sub(r"(?m)(?:^| +)# .*$", "", block))
         for language, block in markdown.blocks(text)
@@ -34,7 +34,7 @@ def targets(text: str) -> set[str]:
 
 
 def in_code(text: str) -> set[str]:
-    """What stands in backticks, which no language changes."""
+    """The texts in backticks, which no language changes."""
     return {" ".join(code.split()) for code in re.findall(r"`([^`]+)`", markdown.prose(text))}
 
 

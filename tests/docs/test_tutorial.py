@@ -21,20 +21,20 @@ EARLY, BANK = "too-early", "3e225573-4e78-48c8-bb08-efbeeb795c22"
 
 @pytest.fixture
 def reader(tmp_path: Path) -> Iterator[Reader]:
-    """Somebody who has done the first step."""
+    """A reader after the first step."""
     assert START == "make run\n"
     with after_make_run(tmp_path) as reader:
         yield reader
 
 
 def test_the_first_half_hour(reader: Reader) -> None:
-    post, look, stranger, early, spool_list, appear, away, send, ready, back = COMMANDS
+    post, look, without_key, early, spool_list, appear, away, send, ready, back = COMMANDS
     shown = [code for language, code in markdown.blocks(TUTORIAL) if language in {"json", "text"}]
     updated, robots, refused, unmatched, _ = shown
 
     assert _but_for_the_request(reader.types(post)) == _but_for_the_request(updated)
     assert reader.types(look) == robots
-    assert reader.types(stranger).strip() == refused.strip()
+    assert reader.types(without_key).strip() == refused.strip()
 
     assert _but_for_the_request(reader.types(early)) == _but_for_the_request(unmatched)
     assert "0 queued, 1 unmatched" in reader.types(spool_list)

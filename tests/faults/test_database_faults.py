@@ -1,4 +1,4 @@
-"""Whatever the database does under load: nothing is refused, nothing is lost, the newest wins."""
+"""Database faults under load: nothing is refused, nothing is lost, the newest wins."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""A disk that is slow, or hangs: what waits is not its fault, and takes no memory."""
+"""A slow or hung disk: waiting for a turn is not its fault, and takes no memory."""
 
 import asyncio
 import json
@@ -28,7 +28,7 @@ NOT_UNDERSTOOD = json.dumps({"deployment": "d-1", "state": "DONE", "out": "x" * 
 
 @contextmanager
 def every_fsync_takes(seconds: float, service: Service) -> Iterator[None]:
-    """What the system does when the service asks for an fsync begins so much later."""
+    """Each fsync of the service begins so much later."""
     strace = shutil.which("strace")
     assert strace, "this test needs strace: `make setup`"
     calls = "fsync,fdatasync"

@@ -1,4 +1,4 @@
-"""Whatever the network does under load: nothing is refused, nothing is lost, the newest wins."""
+"""Network faults under load: nothing is refused, nothing is lost, the newest wins."""
 
 import time
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""Killed, stopped, restarted at any moment: what was answered 2xx is in a table or the spool."""
+"""Process faults at any moment: each acknowledged callback is in a table or the spool."""
 
 import random
 import re

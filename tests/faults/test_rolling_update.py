@@ -47,7 +47,7 @@ def test_every_callback_is_answered_200_and_every_connection_holds(
     assert all(answers)
 
 
-def test_the_log_has_the_senders_address_and_not_what_the_sender_says(
+def test_the_log_has_the_senders_address_and_not_a_claimed_one(
     tmp_path: Path, start_service: Callable[..., Service], postgres_database: PostgresDatabase
 ) -> None:
     key = {"CALLBACK_API_KEY": KEY}

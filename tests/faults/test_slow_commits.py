@@ -1,4 +1,4 @@
-"""A healthy database whose COMMIT takes long gets its callbacks: they do not go into the spool.
+"""A healthy database with a slow COMMIT gets its callbacks: they do not go into the spool.
 
 On real databases: PostgreSQL with a trigger that sleeps at the COMMIT, SQLite with a slow fsync.
 """

@@ -1,4 +1,4 @@
-"""How much is sent, from which seed, and who sends what share of it."""
+"""Amount of requests, their seed, and the share of each sender."""
 
 import os
 from typing import Final

@@ -1,11 +1,11 @@
-"""What is said on one connection, and what a strict reading of it allows as an answer."""
+"""Conversations on one connection, and the answers that a strict reading allows."""
 
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
 
 class End(Enum):
-    """How a connection must end once all has been sent."""
+    """The required end of a connection once all has been sent."""
 
     OPEN = auto()
     """It stays open for the next request, unless the last one asked for the contrary."""
@@ -17,7 +17,7 @@ class End(Enum):
     """The service closes it by itself, when its time limits have passed."""
 
     OURS = auto()
-    """Nobody can tell: we close it, and the service follows."""
+    """Not decidable: the test closes it, and the service follows."""
 
 
 @dataclass(slots=True)
@@ -47,7 +47,7 @@ class Request:
 
 @dataclass(slots=True)
 class Tail:
-    """What comes after the last well-formed request, and is none.
+    """The malformed end of a conversation, after its last well-formed request.
 
     Attributes:
         kind: What is wrong with it.
@@ -90,5 +90,5 @@ class Conversation:
 
     @property
     def size(self) -> int:
-        """How many requests it has, whatever is wrong with them."""
+        """The number of its requests, malformed ones included."""
         return len(self.requests) + (self.tail is not None)

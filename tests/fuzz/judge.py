@@ -1,4 +1,4 @@
-"""Judges what the service answered and recorded."""
+"""Checks of the service's answers, and of the callbacks that it recorded."""
 
 import json
 from collections import Counter

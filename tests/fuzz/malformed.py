@@ -1,4 +1,4 @@
-"""What is no well-formed request, or none that anybody could vouch for."""
+"""Malformed requests, and ambiguous ones."""
 
 from typing import Final
 

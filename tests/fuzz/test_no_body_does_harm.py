@@ -1,4 +1,4 @@
-"""Whatever a body holds, it is recorded as it says, or kept as invalid: nothing in between."""
+"""Any body is recorded as it says, or kept as invalid: nothing in between."""
 
 import json
 import re
@@ -97,7 +97,7 @@ def large(draw: st.DrawFn) -> str:
 
 @st.composite
 def bodies(draw: st.DrawFn) -> bytes:
-    """What arrives: those texts in some encoding, perhaps cut short or damaged."""
+    """Bodies: those texts in some encoding, perhaps cut short or damaged."""
     text = draw(st.integers(0, 19))
     if text == 0:
         content = draw(large())

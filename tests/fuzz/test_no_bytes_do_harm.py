@@ -1,4 +1,4 @@
-"""Whatever comes over a socket: no crash, no hang, and nothing recorded without the key."""
+"""Any bytes over a socket: no crash, no hang, and nothing recorded without the key."""
 
 import asyncio
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Whatever comes through a documented proxy: the service sees no request that the proxy did not.
+"""Request smuggling through a documented proxy: the service sees the proxy's requests alone.
 
 A proxy may read more generously than the service. What must not happen is that the two disagree
 where a request ends, for then one can be hidden in another's body. Each request that a proxy sees

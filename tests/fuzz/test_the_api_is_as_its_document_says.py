@@ -1,4 +1,4 @@
-"""By all checks of Schemathesis: what /openapi.json promises holds, with the key and without."""
+"""Schemathesis: all that /openapi.json promises holds, with the key and without."""
 
 import re
 import subprocess
@@ -15,7 +15,7 @@ from tests.support.service import KEY, Service, clean_environment
 
 pytestmark = [pytest.mark.fuzz, pytest.mark.timeout(0)]  # as long as `make fuzz` is asked to
 
-# From its environment: arguments are for everybody to see.
+# From its environment: arguments are public.
 WITH_THE_KEY: Final = '[headers]\nX-API-KEY = "${FUZZ_KEY}"\n'
 
 # It wants 405 for `TRACE /health`. Without the key that is 401, as all that is not public.

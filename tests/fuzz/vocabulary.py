@@ -1,4 +1,4 @@
-"""The words of which requests are made: paths, keys, headers, and framings that are faulty."""
+"""Vocabulary of requests: paths, keys, headers, and faulty framings."""
 
 from typing import Final
 from urllib.parse import unquote_to_bytes

@@ -30,7 +30,7 @@ class Answer:
 
 @dataclass(slots=True)
 class Held:
-    """What came of a conversation.
+    """The result of a conversation.
 
     Attributes:
         conversation: What was said.
@@ -97,7 +97,7 @@ async def hold(port: int, conversation: Conversation) -> Held:
 async def _send(writer: asyncio.StreamWriter, conversation: Conversation) -> None:
     data = conversation.data
     start = 0
-    with contextlib.suppress(OSError):  # seen by whoever reads
+    with contextlib.suppress(OSError):  # seen by the reading side
         for border in [*conversation.borders, len(data)]:
             writer.write(data[start:border])
             await writer.drain()

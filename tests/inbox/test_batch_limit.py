@@ -1,4 +1,4 @@
-"""A batch is as large as the database takes in time, whatever it costs: by COMMIT or by rows.
+"""Batch limit: as much as the database takes in time, whether COMMIT or the rows cost it.
 
 In simulated time: a database that costs what the test says, and callbacks at an even rate.
 """

@@ -72,7 +72,7 @@ def test_the_circuit_opens_and_closes(steps: list[str], states: list[str]) -> No
     assert states_after(CircuitBreaker(), *steps) == states
 
 
-def test_what_began_before_the_outage_does_not_put_off_the_probe() -> None:
+def test_writes_begun_before_the_outage_do_not_put_off_the_probe() -> None:
     breaker = CircuitBreaker()
     begun = time.monotonic()
     for _ in range(10):

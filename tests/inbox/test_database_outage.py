@@ -65,7 +65,7 @@ def test_a_write_lock_held_by_another_process_refuses_nothing(
     assert losses(load.answered, load.all, sqlite_database.statuses(), spool) == []
 
 
-def test_what_was_queued_is_applied_after_a_restart(
+def test_queued_callbacks_are_applied_after_a_restart(
     start_service: Callable[..., Service], sqlite_database: SqliteDatabase
 ) -> None:
     environment = {"SQL_SAM_CONNECTION_STRING": sqlite_database.connection_string}
@@ -118,7 +118,7 @@ def test_a_value_that_the_database_refuses_is_a_dead_letter(
     assert service.ready().json()["status"] == "ok"
 
 
-def test_a_body_that_is_not_understood_is_kept_as_it_came(service: Service) -> None:
+def test_an_invalid_body_is_kept_as_it_came(service: Service) -> None:
     content = b'{"deployment": "d-1", "state": "DONE", "new": "\xff"}'
     assert service.post(content).status_code == 422
     with closing(sqlite3.connect(service.directory / "var/callback-spool.db")) as connection:
@@ -178,9 +178,9 @@ def test_probes_back_off_further_for_a_refused_login(monkeypatch: pytest.MonkeyP
     assert breaker.takes_callbacks
 
 
-def test_many_unmatched_and_not_one_match_is_not_a_green_light(service: Service) -> None:
+def test_many_unmatched_and_not_one_match_is_degraded(service: Service) -> None:
     for number in range(SUSPICIOUS_UNMATCHED):
-        service.post(body(f"stranger-{number}"))
+        service.post(body(f"d-unknown-{number}"))
     assert service.wait_for_event("no_row_matches")["level"] == "critical"
     ready = service.ready()
     assert (ready.status_code, ready.json()["status"]) == (200, "degraded")

@@ -1,4 +1,4 @@
-"""Rules 5 and 7: in the end a fresh answer of 0 rows ends an entry, or an error that nobody knows.
+"""Rules 5 and 7: an old entry ends by a fresh answer of 0 rows, or by an unknown error.
 
 A lock ends none, however long it is held: what it keeps is applied when it is gone.
 """
@@ -7,16 +7,16 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from sam.callback.inbox.inbox import Inbox
 from sam.callback.inbox.sqlite.file import SpoolFile
 from sam.callback.inbox.store import Entry, Kind
 from sam.callback.settings import Settings
 from tests.support.databases import PostgresDatabase
+from tests.support.inboxes import open_inbox
 from tests.support.load import spooled
 
 
-async def test_what_is_too_old_ends_by_what_the_database_says_of_it(
-    postgres_database: PostgresDatabase, settings_for: Callable[..., Settings], tmp_path: Path
+async def test_an_old_entry_ends_by_the_databases_fresh_answer(
+    postgres_database: PostgresDatabase, settings_for: Callable[..., Settings], path: Path
 ) -> None:
     names = ["locked", "refused-by-a-trigger", "gone", "there"]
     postgres_database.add_robots(name for name in names if name != "gone")
@@ -28,7 +28,6 @@ async def test_what_is_too_old_ends_by_what_the_database_says_of_it(
         "CREATE TRIGGER t BEFORE UPDATE ON robots FOR EACH ROW"
         " WHEN (OLD.\"deploymentId\" = 'refused-by-a-trigger') EXECUTE FUNCTION refuse()"
     )
-    path = tmp_path / "spool.db"
     with closing(SpoolFile(path, 2**20)) as file:
         of_1970 = [Entry(n, Kind.UNMATCHED, name, "DONE") for n, name in enumerate(names, 1)]
         assert all(file.put(of_1970, len(names)))
@@ -36,9 +35,7 @@ async def test_what_is_too_old_ends_by_what_the_database_says_of_it(
     settings = settings_for(
         postgres_database, callback_spool_path=path, callback_unmatched_ttl=1, callback_db_timeout=4
     )
-    inbox = Inbox(settings)
-    await inbox.open(replay=False)
-    try:
+    async with open_inbox(settings) as inbox:
         with closing(postgres_database.server.connect(postgres_database.name)) as other:
             other.autocommit = False
             other.execute("SELECT * FROM robots WHERE \"deploymentId\" = 'locked' FOR UPDATE")
@@ -49,7 +46,5 @@ async def test_what_is_too_old_ends_by_what_the_database_says_of_it(
             "gone": ("dead_letter", "DONE"),
         }
         assert await inbox.replayer.replay(of_1970[:1])
-    finally:
-        await inbox.close()
     statuses = postgres_database.statuses()
     assert (statuses["locked"], statuses["there"]) == ("DONE", "DONE")

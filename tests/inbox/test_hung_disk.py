@@ -1,4 +1,4 @@
-"""A disk that hangs: what it does not take is refused at once, and nothing of it is kept.
+"""A hung disk: new entries are refused at once, and nothing of them is kept.
 
 And what only waits for its turn is not the disk's fault.
 """
@@ -10,12 +10,10 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from sam.callback.inbox.sequence import Sequence
 from sam.callback.inbox.sqlite import spool as spool_module
 from sam.callback.inbox.sqlite.disk_thread import DiskHangsError, DiskThread
 from sam.callback.inbox.sqlite.file import SpoolFile
@@ -23,13 +21,12 @@ from sam.callback.inbox.sqlite.spool import Spool, SpoolUnavailableError
 from sam.callback.inbox.store import Entry, Kind
 from sam.callback.threads import DaemonThreadPool
 from tests.support.conditions import LIMIT_SECONDS
-
-MIB = 2**20
+from tests.support.inboxes import OpenSpool, entry
 
 
 @pytest.fixture
 def events(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What the spool logs."""
+    """The events that the spool logs."""
     events: list[str] = []
 
     def log(event: str, **_: object) -> None:
@@ -40,12 +37,10 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.fixture
-async def spool(tmp_path: Path, events: list[str]) -> AsyncIterator[Spool]:
-    spool = Spool(tmp_path / "spool.db", 64 * MIB, Sequence())
-    await spool.open()
-    assert events == ["spool_open"]
-    yield spool
-    await spool.close()
+async def spool(open_spool: OpenSpool, events: list[str]) -> AsyncIterator[Spool]:
+    async with open_spool() as spool:
+        assert events == ["spool_open"]
+        yield spool
 
 
 class Disk:
@@ -77,10 +72,6 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
     disk.goes_on.set()
 
 
-def entry(number: int, payload: bytes | None = None) -> Entry:
-    return Entry(number, Kind.QUEUED, f"d-{number}", "DONE", payload)
-
-
 @contextmanager
 def is_at_once() -> Iterator[None]:
     """Within half of what is waited for."""
@@ -89,7 +80,7 @@ def is_at_once() -> Iterator[None]:
     assert time.monotonic() - started < LIMIT_SECONDS / 2, "it waited"
 
 
-async def test_what_waits_is_refused_with_what_hangs_and_nothing_of_it_is_kept(
+async def test_waiting_entries_are_refused_with_the_hung_ones_and_not_kept(
     spool: Spool, disk: Disk, events: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(spool_module, "IO_SECONDS", 0.2)
@@ -98,7 +89,7 @@ async def test_what_waits_is_refused_with_what_hangs_and_nothing_of_it_is_kept(
 
     async def put(number: int) -> None:
         with pytest.raises(SpoolUnavailableError, match="did not answer"):
-            await spool.put([entry(number, payloads[number])])
+            await spool.put([entry(number, payload=payloads[number])])
 
     await asyncio.gather(*(put(number) for number in range(50)))
     # The first is in the thread's hands.
@@ -136,7 +127,7 @@ async def test_a_call_that_waits_is_refused_with_the_one_that_hangs_and_not_kept
     thread.shutdown()
 
 
-async def test_while_it_hangs_all_is_refused_at_once(
+async def test_while_it_hangs_every_entry_is_refused_at_once(
     spool: Spool, disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(spool_module, "IO_SECONDS", 0.1)
@@ -193,7 +184,7 @@ async def test_waiting_for_the_thread_is_not_the_disks_fault(
     assert events == ["spool_open"]
 
 
-async def test_a_look_up_that_waits_too_long_gives_up_and_blames_nobody(
+async def test_a_look_up_that_waits_too_long_gives_up_and_does_not_blame_the_disk(
     spool: Spool, disk: Disk, events: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("IO_SECONDS", "LOOK_UP_PAUSE_SECONDS"):

@@ -8,9 +8,7 @@ import asyncio
 import gc
 import sqlite3
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
-from pathlib import Path
+from contextlib import closing
 
 import pytest
 
@@ -20,38 +18,10 @@ from sam.callback.inbox.inbox import MAX_BYTES_IN_FLIGHT, Inbox
 from sam.callback.inbox.sqlite import spool as spool_module
 from sam.callback.inbox.store import Kind
 from sam.callback.metrics import PREFIX, Metrics
-from sam.callback.settings import Settings
 from tests.support.callbacks import body
-from tests.support.databases import SqliteDatabase
 from tests.support.disk import hung_disk, slow_disk
+from tests.support.inboxes import OpenInbox
 from tests.support.service import Service
-
-OpenInbox = Callable[..., AbstractAsyncContextManager[Inbox]]
-
-
-@pytest.fixture
-def metrics() -> Metrics:
-    return Metrics()
-
-
-@pytest.fixture
-def open_inbox(
-    sqlite_database: SqliteDatabase,
-    settings_for: Callable[..., Settings],
-    tmp_path: Path,
-    metrics: Metrics,
-) -> OpenInbox:
-    @asynccontextmanager
-    async def open_it(**settings: object) -> AsyncIterator[Inbox]:
-        path = tmp_path / "spool.db"
-        inbox = Inbox(settings_for(sqlite_database, callback_spool_path=path, **settings), metrics)
-        await inbox.open(replay=False)
-        try:
-            yield inbox
-        finally:
-            await inbox.close()
-
-    return open_it
 
 
 async def keep(inbox: Inbox, bodies: list[bytes]) -> list[BaseException | None]:
@@ -86,7 +56,7 @@ async def test_they_count_among_what_is_in_flight(open_inbox: OpenInbox) -> None
         assert not keeping.done()
 
 
-async def test_what_waits_for_a_hung_disk_is_bounded_in_bytes(open_inbox: OpenInbox) -> None:
+async def test_bodies_that_wait_for_a_hung_disk_are_bounded_in_bytes(open_inbox: OpenInbox) -> None:
     size = 100_000
     async with open_inbox(callback_max_body_bytes=2**20) as inbox:
         async with hung_disk(inbox.spool, limit=None):
@@ -104,7 +74,7 @@ async def test_what_waits_for_a_hung_disk_is_bounded_in_bytes(open_inbox: OpenIn
         await inbox.keep_invalid(bytes(size), "not understood")
 
 
-async def test_what_is_refused_is_let_go_of_at_once(
+async def test_a_refused_body_is_freed_at_once(
     open_inbox: OpenInbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not by the garbage collector, which looks when there are many objects, however large."""
@@ -158,7 +128,7 @@ async def test_where_the_share_of_dead_letters_is_used_up_they_are_refused(
         assert (await inbox.record("d-1", "DONE", b"")).outcome == "updated"
 
 
-def test_what_cannot_be_kept_is_answered_503(service: Service) -> None:
+def test_a_body_that_cannot_be_kept_is_answered_503(service: Service) -> None:
     service.wait_for_event("database_up")
     spool = service.directory / "var/callback-spool.db"
     assert service.post(b"{").status_code == 422

@@ -125,7 +125,9 @@ async def test_callbacks_of_one_deployment_that_wait_together_go_as_the_last_of_
         assert len(writers.batches) == 2
 
 
-async def test_what_may_be_one_deployment_is_never_in_two_batches_and_the_last_goes_last() -> None:
+async def test_ids_that_may_be_one_deployment_are_never_in_two_batches_and_the_last_goes_last() -> (
+    None
+):
     """Ids are put together only if they are the same: others may be two deployments after all."""
     async with Writers(slots=4) as writers:
         first = writers.submit(callback("d-1"))

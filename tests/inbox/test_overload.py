@@ -18,6 +18,7 @@ from sam.callback.settings import Settings
 from tests.support.conditions import LIMIT_SECONDS
 from tests.support.databases import PostgresDatabase, SqliteDatabase, free_port
 from tests.support.disk import hung_disk
+from tests.support.inboxes import open_inbox
 from tests.support.proxy import proxy_to
 from tests.support.service import KEY, clean_environment
 
@@ -28,16 +29,12 @@ async def test_more_callbacks_than_the_bound_are_refused_and_none_waits_for_ever
     settings = settings_for(
         sqlite_database, callback_spool_path=tmp_path / "spool.db", callback_max_connections=2
     )
-    inbox = Inbox(settings)
-    await inbox.open(replay=False)
-    try:
+    async with open_inbox(settings) as inbox:
         results = await asyncio.gather(
             *(inbox.record(f"d-{number}", "DONE", b"") for number in range(6)),
             return_exceptions=True,
         )
         after = await inbox.record("d-1", "DONE", b"")
-    finally:
-        await inbox.close()
 
     assert [type(result) for result in results[4:]] == [OverloadedError, OverloadedError]
     assert not any(isinstance(result, BaseException) for result in results[:4])
@@ -75,9 +72,7 @@ async def test_the_event_loop_waits_for_neither_the_database_nor_the_disk(
             sql_sam_connection_string=through_proxy,
             callback_spool_path=tmp_path / "spool.db",
         )
-        inbox = Inbox(settings)
-        await inbox.open(replay=False)
-        try:
+        async with open_inbox(settings) as inbox:
             proxy.fall_silent()
             async with recording(inbox) as by_the_database:
                 proxy.speak()
@@ -86,8 +81,6 @@ async def test_the_event_loop_waits_for_neither_the_database_nor_the_disk(
                 await disk.enter_async_context(hung_disk(inbox.spool))
                 async with recording(inbox) as by_the_disk:
                     await disk.aclose()
-        finally:
-            await inbox.close()
 
     assert set(by_the_database) == {Outcome.UPDATED, Outcome.UNMATCHED}
     assert set(by_the_disk) == {Outcome.QUEUED}

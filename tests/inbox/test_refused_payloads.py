@@ -23,7 +23,7 @@ SECRET = "IBAN ES7921000813610123456789"
 
 
 def payload(characters: int) -> bytes:
-    """A payload of so many characters, with something in it that is nobody's business."""
+    """A payload of so many characters, with something secret in it."""
     return f'{{"botOutput": "{SECRET}{"x" * characters}'.encode()[: characters - 2] + b'"}'
 
 

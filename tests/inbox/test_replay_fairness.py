@@ -3,8 +3,8 @@
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,57 +13,22 @@ import pytest
 
 from sam.callback.inbox import replayer as replayer_module
 from sam.callback.inbox.duty_cycle import DutyCycle
-from sam.callback.inbox.inbox import Inbox
 from sam.callback.inbox.replayer import RETRY_SHARE
 from sam.callback.inbox.sqlite.file import SpoolFile
 from sam.callback.inbox.sqlite.spool import SpoolUnavailableError
 from sam.callback.inbox.store import Entry, Kind
 from sam.callback.model import Callback
-from sam.callback.settings import Settings
 from sam.callback.storage.errors import DatabaseUnavailableError
 from sam.callback.storage.results import BatchResult, UpdateOutcome, UpdateResult
 from sam.callback.storage.robots import RobotRepository
 from tests.support.databases import SqliteDatabase
+from tests.support.inboxes import MIB, OpenInbox, entry, replay_all
 from tests.support.load import spooled
-
-MIB = 2**20
-OpenInbox = Callable[..., AbstractAsyncContextManager[Inbox]]
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "spool.db"
-
-
-@pytest.fixture
-def open_inbox(
-    sqlite_database: SqliteDatabase, settings_for: Callable[..., Settings], path: Path
-) -> OpenInbox:
-    @asynccontextmanager
-    async def open_it(**settings: object) -> AsyncIterator[Inbox]:
-        inbox = Inbox(settings_for(sqlite_database, callback_spool_path=path, **settings))
-        await inbox.open(replay=False)
-        try:
-            yield inbox
-        finally:
-            await inbox.close()
-
-    return open_it
 
 
 def fill(path: Path, entries: list[Entry]) -> None:
     with closing(SpoolFile(path, 64 * MIB)) as file:
         assert all(file.put(entries, entries[-1].number))
-
-
-def queued(number: int) -> Entry:
-    return Entry(number, Kind.QUEUED, f"d-{number}", "DONE")
-
-
-async def step_until_nothing_is_due(inbox: Inbox) -> None:
-    async with asyncio.timeout(60):
-        while await inbox.replayer.step():
-            pass
 
 
 async def test_an_exception_in_one_entry_ends_nothing_and_holds_up_no_other(
@@ -72,7 +37,7 @@ async def test_an_exception_in_one_entry_ends_nothing_and_holds_up_no_other(
     sqlite_database: SqliteDatabase,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    fill(path, [queued(number) for number in range(1, 6)])
+    fill(path, [entry(number) for number in range(1, 6)])
     sqlite_database.add_robots([f"d-{number}" for number in range(2, 6)])
     apply = RobotRepository.apply
     mistakes: list[str] = []
@@ -83,7 +48,7 @@ async def test_an_exception_in_one_entry_ends_nothing_and_holds_up_no_other(
         **options: Any,  # noqa: ANN401 - as they are
     ) -> BatchResult:
         if any(callback.deployment_id == "d-3" for callback in callbacks):
-            raise LookupError("a mistake of ours")
+            raise LookupError("a defect")
         return await apply(repository, callbacks, **options)
 
     monkeypatch.setattr(RobotRepository, "apply", apply_or_fail)
@@ -91,7 +56,7 @@ async def test_an_exception_in_one_entry_ends_nothing_and_holds_up_no_other(
     log = SimpleNamespace(info=lambda *_, **__: None, exception=mistakes.append)
     monkeypatch.setattr(replayer_module, "_log", log)
     async with open_inbox() as inbox:
-        await step_until_nothing_is_due(inbox)
+        await replay_all(inbox)
         assert mistakes == ["replay_failed"]
         assert spooled(path) == {"d-3": ("queued", "DONE")}
         monkeypatch.undo()
@@ -101,13 +66,13 @@ async def test_an_exception_in_one_entry_ends_nothing_and_holds_up_no_other(
     assert set(sqlite_database.statuses().values()) == {"DONE"}
 
 
-async def test_what_brings_the_database_down_is_not_tried_first_each_time(
+async def test_an_entry_that_brings_the_database_down_is_not_tried_first_each_time(
     open_inbox: OpenInbox,
     path: Path,
     sqlite_database: SqliteDatabase,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    fill(path, [queued(number) for number in range(1, 31)])
+    fill(path, [entry(number) for number in range(1, 31)])
     sqlite_database.add_robots([f"d-{number}" for number in range(2, 31)])
     apply = RobotRepository.apply
 
@@ -142,14 +107,14 @@ async def test_a_full_spool_is_applied_when_the_database_is_back(
                 await inbox.spool.put([entry])
         sqlite_database.add_robots([f"d-{each}" for each in range(2, number)])
         writable = [inbox.spool.is_writable]
-        await step_until_nothing_is_due(inbox)
+        await replay_all(inbox)
         assert spooled(path) == {}
         assert [*writable, inbox.spool.is_writable] == [False, True]
     assert set(sqlite_database.statuses().values()) == {"DONE"}
 
 
 @pytest.mark.parametrize("seconds", [0.001, 0.1, 2.0])
-def test_what_was_tried_before_takes_a_small_share_of_the_time(seconds: float) -> None:
+def test_retries_take_a_small_share_of_the_time(seconds: float) -> None:
     now = worked = 0.0
     retries = DutyCycle(RETRY_SHARE, lambda: now)
     while now < 1_000 * seconds:
@@ -168,7 +133,7 @@ def test_a_few_that_wait_for_their_rows_are_tried_in_their_time_by_a_slow_databa
     assert retries.seconds_to_rest == 0
 
 
-async def test_after_a_full_batch_of_them_they_rest(open_inbox: OpenInbox, path: Path) -> None:
+async def test_after_a_full_batch_retries_rest(open_inbox: OpenInbox, path: Path) -> None:
     fill(path, [Entry(n, Kind.UNMATCHED, f"u-{n}", "", attempts=8) for n in range(1, 500)])
     async with open_inbox(callback_unmatched_ttl=10**10) as inbox:
         inbox.replayer._retries = DutyCycle(1e-6)  # noqa: SLF001 - so that the rest is not over
@@ -178,15 +143,15 @@ async def test_after_a_full_batch_of_them_they_rest(open_inbox: OpenInbox, path:
         assert 0 < len(tried) < 499
 
 
-async def test_while_those_rest_what_was_not_tried_yet_is_tried(
+async def test_while_retries_rest_new_entries_are_tried(
     open_inbox: OpenInbox, path: Path, sqlite_database: SqliteDatabase
 ) -> None:
     waiting = [Entry(number, Kind.UNMATCHED, f"u-{number}", "", attempts=8) for number in (1, 2)]
-    fill(path, [*waiting, *(queued(number) for number in range(3, 500))])
+    fill(path, [*waiting, *(entry(number) for number in range(3, 500))])
     sqlite_database.add_robots([f"d-{number}" for number in range(3, 500)])
     async with open_inbox(callback_unmatched_ttl=10**10) as inbox:
         inbox.replayer._retries.worked(seconds=3_600, load=1.0)  # noqa: SLF001 - an hour's rest
-        await step_until_nothing_is_due(inbox)
+        await replay_all(inbox)
         assert spooled(path).keys() == {"u-1", "u-2"}
         [one, other] = await inbox.spool.page([Kind.UNMATCHED], after=0, limit=10)
         assert (one.attempts, other.attempts) == (8, 8)
@@ -195,12 +160,12 @@ async def test_while_those_rest_what_was_not_tried_yet_is_tried(
 async def test_an_entry_whose_deployment_is_in_a_batch_waits_for_its_end(
     open_inbox: OpenInbox, path: Path, sqlite_database: SqliteDatabase
 ) -> None:
-    fill(path, [queued(1), queued(2)])
+    fill(path, [entry(1), entry(2)])
     sqlite_database.add_robots(["d-2"])
     async with open_inbox() as inbox:
         inbox._in_flight.in_batch.add("d-1")  # noqa: SLF001 - as while a batch is under way
-        await step_until_nothing_is_due(inbox)
+        await replay_all(inbox)
         assert spooled(path).keys() == {"d-1"}
         inbox._in_flight.in_batch.clear()  # noqa: SLF001
-        await step_until_nothing_is_due(inbox)
+        await replay_all(inbox)
     assert set(sqlite_database.statuses().values()) == {"DONE"}

@@ -75,7 +75,7 @@ def test_tries_are_half_a_second_apart_at_first_and_a_minute_at_last() -> None:
     assert RETRY.failures_to_longest == 8
 
 
-def test_what_was_not_tried_yet_is_due_at_once_the_oldest_first(file: SpoolFile) -> None:
+def test_new_entries_are_due_at_once_the_oldest_first(file: SpoolFile) -> None:
     numbers = [3, 1, 2]
     file.put([entry(number, Kind.QUEUED, attempts=0) for number in numbers], 3)
     assert due(file, limit=2) == [1, 2]
@@ -129,19 +129,19 @@ def test_no_clock_that_is_set_puts_an_entry_off_or_makes_it_due(
     assert due(again) == [1]
 
 
-def test_what_replaces_an_entry_is_due_at_once(file: SpoolFile) -> None:
+def test_a_replacement_is_due_at_once(file: SpoolFile) -> None:
     file.put([entry(1, attempts=8)], 1)
     file.put([Entry(2, Kind.QUEUED, "d-1", "NEWER")], 2)
     assert due(file) == [2]
 
 
-def test_what_is_moved_by_hand_is_due_at_once(file: SpoolFile) -> None:
+def test_an_entry_moved_by_hand_is_due_at_once(file: SpoolFile) -> None:
     file.put([entry(1, attempts=8), entry(2, Kind.DEAD_LETTER, attempts=8)], 2)
     file.settle(moved=[(1, Kind.QUEUED, "By hand."), (2, Kind.QUEUED, "By hand.")])
     assert due(file) == [1, 2]
 
 
-def test_what_becomes_a_dead_letter_is_not_put_off_for_when_it_is_retried(file: SpoolFile) -> None:
+def test_a_retried_dead_letter_is_not_put_off(file: SpoolFile) -> None:
     file.put([entry(1, Kind.QUEUED, attempts=0)], 1)
     file.settle(moved=[(1, Kind.DEAD_LETTER, "refused")], put_off=[(1, 8)])
     [dead] = file.get([1])
@@ -150,7 +150,7 @@ def test_what_becomes_a_dead_letter_is_not_put_off_for_when_it_is_retried(file: 
     assert due(file) == [1]
 
 
-def test_what_met_an_outage_is_due_again_after_all_others(file: SpoolFile) -> None:
+def test_an_entry_that_met_an_outage_is_due_again_after_all_others(file: SpoolFile) -> None:
     """Else one that brings the database down would be tried first each time."""
     file.put([entry(number, Kind.QUEUED, attempts=0) for number in (1, 2, 3)], 3)
     file.settle(put_off=[(1, 0), (2, 0)])

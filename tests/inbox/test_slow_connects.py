@@ -1,12 +1,12 @@
-"""A connection that takes longer to be made than a callback may wait serves whoever comes later.
+"""A slow connection attempt outlives its callback, and serves a later one.
 
 The server is a real PostgreSQL behind a proxy that admits connections when it is told to.
 """
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager
 
 import pytest
 
@@ -21,10 +21,12 @@ from sam.callback.storage.errors import (
     PoolExhaustedError,
     StillConnectingError,
 )
+from tests.support import repositories
 from tests.support.callbacks import body
 from tests.support.conditions import LIMIT_SECONDS, becomes_true, eventually
 from tests.support.databases import PostgresDatabase
 from tests.support.proxy import Proxy, proxy_to
+from tests.support.repositories import backend_pid
 from tests.support.service import Service
 
 Failures = list[DatabaseUnavailableError]
@@ -44,7 +46,7 @@ def address(postgres_database: PostgresDatabase, proxy: Proxy) -> str:
 
 @pytest.fixture
 def failures() -> Failures:
-    """What the connector has told of connections that could not be made."""
+    """The failed connection attempts that the connector has reported."""
     return []
 
 
@@ -55,23 +57,12 @@ def open_connector(
     failures: Failures,
     settings_for: Callable[..., Settings],
 ) -> OpenConnector:
-    @asynccontextmanager
-    async def open_it(**overrides: object) -> AsyncIterator[DatabaseConnector]:
+    def open_it(**overrides: object) -> AbstractAsyncContextManager[DatabaseConnector]:
         values = {"sql_sam_login_timeout": LIMIT_SECONDS, **overrides}
         settings = settings_for(postgres_database, sql_sam_connection_string=address, **values)
-        connector = DatabaseConnector(settings, failures.append)
-        await connector.open()
-        try:
-            yield connector
-        finally:
-            await connector.close()
+        return repositories.open_connector(settings, failures.append)
 
     return open_it
-
-
-def backend(connection: DatabaseConnection) -> int:
-    pid: int = connection.cursor.execute("SELECT pg_backend_pid()").fetchone()[0]
-    return pid
 
 
 async def test_it_goes_on_being_made_and_serves_the_next(
@@ -81,14 +72,14 @@ async def test_it_goes_on_being_made_and_serves_the_next(
     async with open_connector(sql_sam_pool_max=1) as connector:
         for _ in range(3):
             with pytest.raises(StillConnectingError):
-                await connector.run(backend, timeout=0.1)
+                await connector.run(backend_pid, timeout=0.1)
         proxy.admit(1)
-        assert await connector.run(backend, timeout=LIMIT_SECONDS)
+        assert await connector.run(backend_pid, timeout=LIMIT_SECONDS)
         assert proxy.connections == 1
     assert failures == []
 
 
-async def test_the_pool_is_filled_one_at_a_time_before_anybody_asks(
+async def test_the_pool_is_filled_one_at_a_time_ahead_of_need(
     open_connector: OpenConnector, proxy: Proxy
 ) -> None:
     async with open_connector(sql_sam_pool_max=3):
@@ -104,13 +95,13 @@ async def test_a_connection_that_is_there_serves_all_while_another_is_made(
 ) -> None:
     proxy.admit(1)
     async with open_connector(sql_sam_pool_max=2) as connector:
-        first = await connector.run(backend, timeout=LIMIT_SECONDS)
+        first = await connector.run(backend_pid, timeout=LIMIT_SECONDS)
         await becomes_true(lambda: proxy.connections == 2)
-        calls = (connector.run(backend, timeout=LIMIT_SECONDS) for _ in range(20))
+        calls = (connector.run(backend_pid, timeout=LIMIT_SECONDS) for _ in range(20))
         assert set(await asyncio.gather(*calls)) == {first}
 
 
-async def test_who_waits_takes_what_comes_back_first(
+async def test_a_waiting_call_takes_the_first_connection_that_comes_back(
     open_connector: OpenConnector, proxy: Proxy
 ) -> None:
     proxy.admit(1)
@@ -118,44 +109,44 @@ async def test_who_waits_takes_what_comes_back_first(
 
     def slow(connection: DatabaseConnection) -> int:
         may_go_on.wait(LIMIT_SECONDS)
-        return backend(connection)
+        return backend_pid(connection)
 
     async with open_connector(sql_sam_pool_max=2) as connector:
-        await connector.run(backend, timeout=LIMIT_SECONDS)
+        await connector.run(backend_pid, timeout=LIMIT_SECONDS)
         await becomes_true(lambda: proxy.connections == 2)
         one = asyncio.create_task(connector.run(slow, timeout=LIMIT_SECONDS))
         await becomes_true(lambda: connector.stats().in_use == 2)  # at work, and being made
-        other = asyncio.create_task(connector.run(backend, timeout=LIMIT_SECONDS))
+        other = asyncio.create_task(connector.run(backend_pid, timeout=LIMIT_SECONDS))
         await becomes_true(lambda: connector.stats().waiting == 1)
         may_go_on.set()
         assert await one == await other
 
 
-async def test_a_failure_is_told_to_whoever_waits(
+async def test_a_failed_attempt_is_raised_in_the_waiting_call(
     open_connector: OpenConnector, proxy: Proxy
 ) -> None:
     proxy.admit(0)
     async with open_connector() as connector:
-        call = asyncio.create_task(connector.run(backend, timeout=LIMIT_SECONDS))
+        call = asyncio.create_task(connector.run(backend_pid, timeout=LIMIT_SECONDS))
         await becomes_true(lambda: proxy.connections == 1 and connector.stats().waiting == 1)
         proxy.refuse()
         with pytest.raises(ConnectionLostError):
             await call
 
 
-async def test_a_failure_is_told_where_nobody_waits(
+async def test_a_failed_attempt_without_a_waiting_call_is_reported(
     open_connector: OpenConnector, proxy: Proxy, failures: Failures
 ) -> None:
     proxy.admit(0)
     async with open_connector() as connector:
         with pytest.raises(StillConnectingError):
-            await connector.run(backend, timeout=0.1)
+            await connector.run(backend_pid, timeout=0.1)
         proxy.refuse()
         await becomes_true(lambda: failures != [])
         assert isinstance(failures[0], ConnectionLostError)
         proxy.accept()
         proxy.admit(100)
-        assert await connector.run(backend, timeout=LIMIT_SECONDS)
+        assert await connector.run(backend_pid, timeout=LIMIT_SECONDS)
 
 
 async def test_a_server_that_says_nothing_is_told_when_the_time_to_log_in_is_up(
@@ -170,13 +161,13 @@ async def test_a_server_that_says_nothing_is_told_when_the_time_to_log_in_is_up(
 async def test_all_busy_is_not_still_connecting(open_connector: OpenConnector) -> None:
     may_go_on = threading.Event()
     async with open_connector(sql_sam_pool_max=1) as connector:
-        await connector.run(backend, timeout=LIMIT_SECONDS)
+        await connector.run(backend_pid, timeout=LIMIT_SECONDS)
         busy = asyncio.create_task(
             connector.run(lambda _: may_go_on.wait(LIMIT_SECONDS), timeout=LIMIT_SECONDS)
         )
         await becomes_true(lambda: connector.stats().in_use == 1)
         with pytest.raises(PoolExhaustedError):
-            await connector.run(backend, timeout=0.1)
+            await connector.run(backend_pid, timeout=0.1)
         may_go_on.set()
         await busy
 
@@ -194,12 +185,12 @@ async def test_a_connection_that_was_given_up_comes_back(
 
     proxy.admit(1)
     async with open_connector(sql_sam_pool_max=1) as connector:
-        first = await connector.run(backend, timeout=LIMIT_SECONDS)
+        first = await connector.run(backend_pid, timeout=LIMIT_SECONDS)
         given_up = asyncio.create_task(connector.run(slow, timeout=LIMIT_SECONDS))
         await asyncio.to_thread(begun.wait, LIMIT_SECONDS)
         given_up.cancel()
-        call = asyncio.create_task(connector.run(backend, timeout=LIMIT_SECONDS))
-        await becomes_true(lambda: proxy.connections == 2)  # nobody relies on it
+        call = asyncio.create_task(connector.run(backend_pid, timeout=LIMIT_SECONDS))
+        await becomes_true(lambda: proxy.connections == 2)  # it is not needed
         may_go_on.set()
         assert await call == first
 
@@ -210,10 +201,10 @@ async def test_idle_connections_are_renewed_before_a_firewall_forgets_them(
     monkeypatch.setattr(pool, "MAX_IDLE_SECONDS", 0.05)
     monkeypatch.setattr(pool, "TICK_SECONDS", 0.01)
     async with open_connector(sql_sam_pool_max=1) as connector:
-        first = await connector.run(backend, timeout=LIMIT_SECONDS)
+        first = await connector.run(backend_pid, timeout=LIMIT_SECONDS)
         await becomes_true(lambda: proxy.connections >= 3)
         proxy.admit(proxy.connections)  # while another is made, the one that is there is used
-        assert await connector.run(backend, timeout=LIMIT_SECONDS) != first
+        assert await connector.run(backend_pid, timeout=LIMIT_SECONDS) != first
 
 
 def test_slow_connects_are_no_outage(

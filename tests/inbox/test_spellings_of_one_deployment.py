@@ -4,8 +4,7 @@ OLD waits in the spool under one spelling, NEW comes under another: in the end t
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,9 +16,11 @@ from sam.callback.inbox.sqlite.file import SpoolFile
 from sam.callback.inbox.sqlite.spool import LOOK_UP_SECONDS
 from sam.callback.inbox.store import Entry, Kind
 from sam.callback.settings import Settings
+from tests.support import inboxes
 from tests.support.conditions import LIMIT_SECONDS, becomes_true
 from tests.support.databases import Database, PostgresDatabase, SqliteDatabase
 from tests.support.disk import hung_disk, slow_disk
+from tests.support.inboxes import MIB, OpenInbox
 from tests.support.load import spooled
 from tests.support.tds import (
     Answer,
@@ -32,7 +33,6 @@ from tests.support.tds import (
 )
 
 UUID = "abcdefab-cdef-4bcd-8fab-cdefabcdefab"
-MIB = 2**20
 
 
 class Sam(Protocol):
@@ -69,7 +69,7 @@ class OdbcSam:
 
 
 class TdsSam:
-    """What stands in for a SQL Server whose column is case-insensitive."""
+    """A stand-in for a SQL Server whose column is case-insensitive."""
 
     def __init__(self, server: TdsServer, settings: dict[str, Any]) -> None:
         self.settings = settings
@@ -116,32 +116,14 @@ def sam(request: pytest.FixtureRequest) -> Sam:
     return TdsSam(server, settings_for_sql_server(server.port))
 
 
-OpenInbox = Callable[[], AbstractAsyncContextManager[Inbox]]
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "spool.db"
-
-
 @pytest.fixture
 def open_inbox(sam: Sam, path: Path) -> OpenInbox:
     values = {"callback_api_key": "k", "callback_spool_path": path, **sam.settings}
     settings = Settings(_env_file=None, **values)
-
-    @asynccontextmanager
-    async def open_it() -> AsyncIterator[Inbox]:
-        inbox = Inbox(settings)
-        await inbox.open(replay=False)
-        try:
-            yield inbox
-        finally:
-            await inbox.close()
-
-    return open_it
+    return lambda: inboxes.open_inbox(settings)
 
 
-async def replay_all(inbox: Inbox, path: Path) -> None:
+async def empty_spool(inbox: Inbox, path: Path) -> None:
     async with asyncio.timeout(LIMIT_SECONDS):
         while spooled(path):
             await inbox.replayer.step()
@@ -163,12 +145,12 @@ async def test_a_newer_one_of_another_spelling_replaces_the_entry(
         inbox.breaker.committed()
         assert await outcome(inbox, UUID.upper(), "NEW") == "queued"
         assert len(spooled(path)) == 1
-        await replay_all(inbox, path)
+        await empty_spool(inbox, path)
     assert sam.status() == "NEW"
 
 
 @pytest.mark.parametrize("is_probed_first", [False, True])
-async def test_what_was_spooled_before_the_rule_was_known_is_found_by_it(
+async def test_an_entry_spooled_before_the_rule_was_known_is_found_by_it(
     *, is_probed_first: bool, sam: Sam, open_inbox: OpenInbox, path: Path
 ) -> None:
     with closing(SpoolFile(path, 64 * MIB)) as file:
@@ -177,27 +159,27 @@ async def test_what_was_spooled_before_the_rule_was_known_is_found_by_it(
         if is_probed_first:
             await inbox.database.probe()
         assert await outcome(inbox, UUID, "NEW") == "queued"
-        await replay_all(inbox, path)
+        await empty_spool(inbox, path)
     assert sam.status() == "NEW"
 
 
-async def test_what_is_being_replayed_when_another_spelling_comes_is_applied_before_it(
+async def test_a_replay_under_way_is_applied_before_another_spelling(
     sam: Sam, open_inbox: OpenInbox, path: Path
 ) -> None:
     with closing(SpoolFile(path, 64 * MIB)) as file:
         file.put([Entry(1, Kind.QUEUED, UUID.upper(), "OLD")], 1)
     async with open_inbox() as inbox:
-        async with hung_disk(inbox.spool, limit=None):  # so that nobody can look
+        async with hung_disk(inbox.spool, limit=None):  # so that there is no look-up
             with inbox._in_flight.replaying([UUID.upper()]):  # noqa: SLF001 - as the replayer does
                 newer = asyncio.create_task(outcome(inbox, UUID, "NEW"))
                 await asyncio.sleep(2 * LOOK_UP_SECONDS)
                 assert not newer.done()
         assert await newer == "queued"
-        await replay_all(inbox, path)
+        await empty_spool(inbox, path)
     assert sam.status() == "NEW"
 
 
-async def test_what_comes_while_another_spelling_is_on_its_way_into_the_spool_goes_there_too(
+async def test_a_callback_follows_another_spelling_into_the_spool(
     sam: Sam, open_inbox: OpenInbox, path: Path
 ) -> None:
     async with open_inbox() as inbox:
@@ -211,11 +193,11 @@ async def test_what_comes_while_another_spelling_is_on_its_way_into_the_spool_go
             await asyncio.sleep(0.5)
             assert not newer.done()
         assert [await older, await newer] == ["queued", "queued"]
-        await replay_all(inbox, path)
+        await empty_spool(inbox, path)
     assert sam.status() == "NEW"
 
 
-async def test_of_those_that_come_together_the_last_is_written_last(
+async def test_of_spellings_that_come_together_the_last_is_written_last(
     sam: Sam, open_inbox: OpenInbox, path: Path
 ) -> None:
     async with open_inbox() as inbox:
@@ -224,6 +206,6 @@ async def test_of_those_that_come_together_the_last_is_written_last(
             *(outcome(inbox, id_, f"S{number}") for number, id_ in enumerate(spellings))
         )
         assert set(outcomes) <= {"updated", "superseded", "queued"}
-        await replay_all(inbox, path)
+        await empty_spool(inbox, path)
         await becomes_true(lambda: inbox.state().in_flight == 0)
     assert sam.status() == "S2"

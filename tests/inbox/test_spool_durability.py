@@ -1,10 +1,9 @@
-"""Rule 8: what the spool says is stored survives; what it cannot store it says so at once."""
+"""Rule 8: stored entries survive, and a failure to store is reported at once."""
 
 import signal
 import sqlite3
 import stat
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,44 +19,14 @@ from sam.callback.inbox.sqlite.file_system import kind_of
 from sam.callback.inbox.sqlite.spool import Spool, SpoolUnavailableError
 from sam.callback.inbox.store import DEAD, Entry, Kind
 from sam.callback.settings import SpoolSettings
-
-MIB = 2**20
-OpenSpool = Callable[..., AbstractAsyncContextManager[Spool]]
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "var/spool.db"
-
-
-@pytest.fixture
-def open_spool(path: Path) -> OpenSpool:
-    @asynccontextmanager
-    async def open_it(max_bytes: int = 16 * MIB) -> AsyncIterator[Spool]:
-        spool = Spool(path, max_bytes, Sequence())
-        await spool.open()
-        try:
-            yield spool
-        finally:
-            await spool.close()
-
-    return open_it
-
-
-def entry(
-    number: int,
-    deployment_id: str | None = None,
-    kind: Kind = Kind.QUEUED,
-    payload: bytes | None = None,
-) -> Entry:
-    return Entry(number, kind, deployment_id or f"d-{number}", f"S{number}", payload, "a reason")
+from tests.support.inboxes import MIB, OpenSpool, entry
 
 
 async def queued(spool: Spool) -> list[Entry]:
     return await spool.page([Kind.QUEUED], after=0, limit=1000)
 
 
-async def test_what_was_put_is_there_after_a_restart(open_spool: OpenSpool) -> None:
+async def test_stored_entries_are_there_after_a_restart(open_spool: OpenSpool) -> None:
     entries = [entry(1, payload=b"\x00\xff"), entry(2), entry(3, kind=Kind.UNMATCHED)]
     async with open_spool() as spool:
         assert await spool.put(entries) == [True, True, True]
@@ -151,7 +120,6 @@ async def test_only_the_owner_can_read_it(open_spool: OpenSpool, path: Path) -> 
 
 
 async def test_every_commit_is_synced(path: Path) -> None:
-    path.parent.mkdir()
     file = SpoolFile(path, MIB)
     full = 2
     assert file._connection.execute("PRAGMA synchronous").fetchone() == (full,)  # noqa: SLF001
@@ -159,7 +127,7 @@ async def test_every_commit_is_synced(path: Path) -> None:
     file.close()
 
 
-async def test_when_it_is_full_it_says_so_and_keeps_what_it_has(open_spool: OpenSpool) -> None:
+async def test_a_full_spool_says_so_and_keeps_its_entries(open_spool: OpenSpool) -> None:
     async with open_spool(max_bytes=MIB) as spool:
         stored = 0
 
@@ -177,13 +145,13 @@ async def test_when_it_is_full_it_says_so_and_keeps_what_it_has(open_spool: Open
 
         with pytest.raises(SpoolUnavailableError, match="full"):
             await spool.recheck()
-        assert await spool.with_entries(["d-1", "nobody"]) == {"d-1"}  # it can be read
+        assert await spool.with_entries(["d-1", "d-unknown"]) == {"d-1"}  # it can be read
         await spool.settle(range(1, 11), [])
         await spool.recheck()
         assert await spool.put([entry(500, payload=bytes(4_000))]) == [True]
 
 
-async def test_one_that_there_is_no_room_for_does_not_keep_the_others_out(
+async def test_an_entry_without_room_does_not_keep_the_others_out(
     open_spool: OpenSpool,
 ) -> None:
     async with open_spool(max_bytes=MIB) as spool:
@@ -236,7 +204,7 @@ async def test_unmatched_callbacks_have_a_share_and_leave_the_rest_to_queued_one
         assert last == 104
 
 
-async def test_what_is_moved_there_keeps_to_the_share(open_spool: OpenSpool) -> None:
+async def test_moved_dead_letters_keep_to_the_share(open_spool: OpenSpool) -> None:
     async with open_spool(max_bytes=MIB) as spool:
         sizes = {1: 200_000, 2: 100_000, 3: 40_000}
         await spool.put([entry(number, payload=bytes(size)) for number, size in sizes.items()])

@@ -4,8 +4,8 @@ And what the spool then turns out to hold never overwrites what went past it.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -14,31 +14,11 @@ import pytest
 from sam.callback.inbox.admission import NotDurableError
 from sam.callback.inbox.inbox import Inbox, Readiness
 from sam.callback.inbox.sqlite import spool as spool_module
-from sam.callback.settings import Settings
 from tests.support.conditions import LIMIT_SECONDS, becomes_true
 from tests.support.databases import SqliteDatabase
 from tests.support.disk import hung_disk, slow_disk
+from tests.support.inboxes import OpenInbox, replay_all
 from tests.support.load import spooled
-
-OpenInbox = Callable[..., AbstractAsyncContextManager[Inbox]]
-
-
-@pytest.fixture
-def open_inbox(
-    sqlite_database: SqliteDatabase, settings_for: Callable[..., Settings], tmp_path: Path
-) -> OpenInbox:
-    @asynccontextmanager
-    async def open_it(*, replay: bool = False) -> AsyncIterator[Inbox]:
-        inbox = Inbox(
-            settings_for(sqlite_database, callback_spool_path=tmp_path / "spool/spool.db")
-        )
-        await inbox.open(replay=replay)
-        try:
-            yield inbox
-        finally:
-            await inbox.close()
-
-    return open_it
 
 
 @contextmanager
@@ -51,12 +31,6 @@ def impatience(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 async def outcome(inbox: Inbox, status: str, deployment_id: str = "d-1") -> str:
     return (await inbox.record(deployment_id, status, b"{}")).outcome
-
-
-async def replay_all(inbox: Inbox) -> None:
-    async with asyncio.timeout(LIMIT_SECONDS):
-        while await inbox.replayer.step():
-            pass
 
 
 async def test_a_hung_disk_delays_callbacks_by_its_look_up_once_a_second(
@@ -92,7 +66,7 @@ async def test_a_put_that_timed_out_and_was_stored_after_all_reverses_nothing(
     assert sqlite_database.statuses() == {"d-1": "NEW"}
 
 
-async def test_an_entry_that_could_not_be_seen_does_not_overwrite_what_went_past_it(
+async def test_an_unseen_entry_does_not_overwrite_a_status_written_past_the_spool(
     open_inbox: OpenInbox, sqlite_database: SqliteDatabase
 ) -> None:
     async with open_inbox() as inbox:
@@ -124,11 +98,11 @@ async def test_an_entry_is_not_dropped_for_a_callback_that_failed(
 
 
 async def test_a_spool_that_is_gone_does_not_keep_the_database_down(
-    open_inbox: OpenInbox, sqlite_database: SqliteDatabase, tmp_path: Path
+    open_inbox: OpenInbox, sqlite_database: SqliteDatabase, path: Path
 ) -> None:
     async with open_inbox(replay=True) as inbox:
-        (tmp_path / "spool").rename(tmp_path / "away")
-        (tmp_path / "spool").write_text("not a directory")
+        path.parent.rename(path.parent.with_name("away"))
+        path.parent.write_text("not a directory")
         sqlite_database.execute("ALTER TABLE robots RENAME TO away")
         with pytest.raises(NotDurableError):
             await outcome(inbox, "LOST")
@@ -138,22 +112,22 @@ async def test_a_spool_that_is_gone_does_not_keep_the_database_down(
         assert await outcome(inbox, "KEPT") == "updated"
         assert inbox.state().readiness is Readiness.DEGRADED
 
-        (tmp_path / "spool").unlink()
+        path.parent.unlink()
         await becomes_true(lambda: inbox.spool.is_writable)
         assert inbox.state().readiness is Readiness.OK
 
 
 async def test_a_spool_that_is_back_is_noticed_while_the_database_is_down(
-    open_inbox: OpenInbox, sqlite_database: SqliteDatabase, tmp_path: Path
+    open_inbox: OpenInbox, sqlite_database: SqliteDatabase, path: Path
 ) -> None:
     async with open_inbox(replay=True) as inbox:
         sqlite_database.execute("DROP TABLE robots")
-        (tmp_path / "spool").rename(tmp_path / "away")
-        (tmp_path / "spool").write_text("not a directory")
+        path.parent.rename(path.parent.with_name("away"))
+        path.parent.write_text("not a directory")
         with pytest.raises(NotDurableError):
             await outcome(inbox, "LOST")
         assert inbox.state().readiness is Readiness.UNAVAILABLE
-        (tmp_path / "spool").unlink()
+        path.parent.unlink()
         await becomes_true(lambda: inbox.state().readiness is Readiness.DEGRADED)
 
 

@@ -1,50 +1,21 @@
-"""Whether a deployment may have an entry is known without a look into the spool; a no is sure."""
+"""Spool key filter: no look into the spool for a deployment that has no entry."""
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
+from contextlib import closing
 from pathlib import Path
 
-import pytest
-
-from sam.callback.inbox.sequence import Sequence
 from sam.callback.inbox.sqlite.file import SpoolFile
 from sam.callback.inbox.sqlite.key_filter import KeyFilter
 from sam.callback.inbox.sqlite.spool import Spool
-from sam.callback.inbox.store import Entry, Kind
+from sam.callback.inbox.store import Kind
 from sam.callback.storage.key_rule import COARSEST
-
-OpenSpool = Callable[[], AbstractAsyncContextManager[Spool]]
-MIB = 2**20
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "spool.db"
-
-
-@pytest.fixture
-def open_spool(path: Path) -> OpenSpool:
-    @asynccontextmanager
-    async def open_it() -> AsyncIterator[Spool]:
-        spool = Spool(path, 16 * MIB, Sequence())
-        await spool.open()
-        try:
-            yield spool
-        finally:
-            await spool.close()
-
-    return open_it
-
-
-def entry(number: int, deployment_id: str, kind: Kind = Kind.UNMATCHED) -> Entry:
-    return Entry(number, kind, deployment_id, "DONE")
+from tests.support.inboxes import MIB, OpenSpool, entry
 
 
 def may_have_one(spool: Spool, deployment_id: str) -> bool:
     return spool.may_have_entry(COARSEST.key(deployment_id))
 
 
-async def test_one_that_was_stored_may_have_an_entry_and_others_have_none(
+async def test_a_stored_deployment_may_have_an_entry_and_others_have_none(
     open_spool: OpenSpool,
 ) -> None:
     async with open_spool() as spool:
@@ -70,12 +41,12 @@ async def test_where_there_is_no_entry_no_deployment_has_one(open_spool: OpenSpo
         assert not may_have_one(spool, "d-1")
 
 
-async def test_what_an_operator_makes_from_beside_is_seen_when_it_is_due(
+async def test_an_entry_made_by_an_operator_is_seen_when_it_is_due(
     open_spool: OpenSpool, path: Path
 ) -> None:
     async with open_spool() as spool:
         with closing(SpoolFile(path, 16 * MIB)) as beside:
-            beside.put([entry(1, "d-1", Kind.QUEUED)], 1)
+            beside.put([entry(1, "d-1")], 1)
         assert [each.deployment_id for each in (await spool.due(10)).entries] == ["d-1"]
         assert may_have_one(spool, "d-1")
 

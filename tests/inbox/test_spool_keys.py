@@ -5,17 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from sam.callback.inbox.sequence import Sequence
 from sam.callback.inbox.sqlite.file import SpoolFile
 from sam.callback.inbox.sqlite.spool import Spool, SpoolUnavailableError
 from sam.callback.inbox.store import Entry, Kind
-
-MIB = 2**20
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "spool.db"
+from tests.support.inboxes import MIB, OpenSpool, entry
 
 
 @pytest.fixture
@@ -26,17 +19,9 @@ def file(path: Path) -> Iterator[SpoolFile]:
 
 
 @pytest.fixture
-async def spool(path: Path) -> AsyncIterator[Spool]:
-    spool = Spool(path, 16 * MIB, Sequence())
-    await spool.open()
-    yield spool
-    await spool.close()
-
-
-def entry(
-    number: int, deployment_id: str, key: str | None = None, kind: Kind = Kind.QUEUED
-) -> Entry:
-    return Entry(number, kind, deployment_id, f"S{number}", key=key)
+async def spool(open_spool: OpenSpool) -> AsyncIterator[Spool]:
+    async with open_spool() as spool:
+        yield spool
 
 
 def by_key(file: SpoolFile) -> dict[str | None, tuple[int, str | None]]:
@@ -53,12 +38,12 @@ def test_an_id_is_its_own_key_where_there_is_no_other(file: SpoolFile) -> None:
 
 def test_a_callback_replaces_the_entry_of_its_key(file: SpoolFile) -> None:
     for number, spelling in ((5, "aBc"), (9, "ABC"), (7, "abc")):
-        assert file.put([entry(number, spelling, "abc")], number) == [True]
+        assert file.put([entry(number, spelling, key="abc")], number) == [True]
     assert by_key(file) == {"abc": (9, "ABC")}  # the highest number's, as it was sent
     assert file.with_entries(["abc", "ABC", "aBc"]) == {"abc"}
 
 
-def test_bodies_that_were_not_understood_have_no_key(file: SpoolFile) -> None:
+def test_invalid_bodies_have_no_key(file: SpoolFile) -> None:
     invalid = [Entry(number, Kind.INVALID, None, None, b"{") for number in (1, 2)]
     file.put(invalid, 2)
     file.rekey("upper", str.upper)
@@ -94,7 +79,7 @@ def test_the_rule_is_remembered_and_not_applied_again(file: SpoolFile, path: Pat
     again.close()
 
 
-async def test_whatever_file_is_opened_follows_the_rule(spool: Spool, path: Path) -> None:
+async def test_every_file_that_is_opened_follows_the_rule(spool: Spool, path: Path) -> None:
     await spool.put([entry(1, "a"), entry(2, "A")])
     await spool.rekey("upper", str.upper)
     assert spool.key_rule == "upper"

@@ -52,7 +52,7 @@ CREATE TRIGGER IF NOT EXISTS count_update AFTER UPDATE OF kind, size ON entries 
         ON CONFLICT (kind) DO UPDATE SET entries = entries + 1, bytes = bytes + NEW.size;
 END;
 """
-"""What 0.1.0 executed when it opened a file, before there were versions."""
+"""The statements of 0.1.0 when it opened a file, before there were versions."""
 
 ROWS: Final = [
     (1, "queued", "d-1", "DONE", b'{"a": "\xc3\xb1"}', "The database is down.", 200),
@@ -117,7 +117,7 @@ def test_a_file_of_0_1_0_keeps_its_entries(path: Path) -> None:
     assert version_of(path) == VERSION
 
 
-def test_what_was_migrated_works_like_a_new_file(path: Path, tmp_path: Path) -> None:
+def test_a_migrated_file_works_like_a_new_one(path: Path, tmp_path: Path) -> None:
     with opened(path) as migrated, opened(tmp_path / "new.db") as new:
         new.put(ENTRIES, LAST_NUMBER)
         for file in (migrated, new):
@@ -140,7 +140,7 @@ def test_a_full_file_is_migrated_too(path: Path) -> None:
         assert len(file.due(2_000).entries) == 992
 
 
-def test_what_is_stopped_on_the_way_is_as_it_was(
+def test_an_interrupted_migration_changes_nothing(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from sam.callback.inbox.sqlite import schema as spool_schema  # noqa: PLC0415 - whose statements are changed
@@ -193,7 +193,7 @@ def test_the_commands_say_what_to_do_about_a_newer_file(
         assert "Traceback" not in said
 
 
-def test_the_service_applies_what_an_older_release_has_left(
+def test_the_service_applies_entries_of_an_older_release(
     path: Path, start_service: Callable[..., Service], sqlite_database: SqliteDatabase
 ) -> None:
     sqlite_database.add_robots(["d-2"])
@@ -202,7 +202,7 @@ def test_the_service_applies_what_an_older_release_has_left(
     assert sqlite_database.statuses() == {"d-1": "DONE", "d-2": "FAILED"}
 
 
-def test_the_commands_migrate_what_no_service_has(path: Path) -> None:
+def test_the_commands_migrate_a_file_without_an_owner(path: Path) -> None:
     run = run_to_its_end(path.parents[1], {}, "spool", "list", "--json")
     assert (run.returncode, len(run.stdout.splitlines())) == (0, 4)
     assert version_of(path) == VERSION

@@ -4,45 +4,19 @@ import asyncio
 import multiprocessing
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pytest
 from filelock import FileLock, Timeout
 
-from sam.callback.inbox.sequence import Sequence
 from sam.callback.inbox.sqlite import file as spool_file
 from sam.callback.inbox.sqlite import spool as spool_module
-from sam.callback.inbox.sqlite.spool import Spool, SpoolUnavailableError
-from sam.callback.inbox.store import Entry, Kind
-
-MIB = 2**20
-OpenSpool = Callable[[], AbstractAsyncContextManager[Spool]]
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "var/spool.db"
-
-
-@pytest.fixture
-def open_spool(path: Path) -> OpenSpool:
-    @asynccontextmanager
-    async def open_it() -> AsyncIterator[Spool]:
-        spool = Spool(path, MIB, Sequence())
-        await spool.open()
-        try:
-            yield spool
-        finally:
-            await spool.close()
-
-    return open_it
-
-
-def entry(number: int) -> Entry:
-    return Entry(number, Kind.QUEUED, f"d-{number}", "DONE")
+from sam.callback.inbox.sqlite.spool import SpoolUnavailableError
+from tests.support import inboxes
+from tests.support.inboxes import OpenSpool, entry
 
 
 def is_owned(path: Path) -> bool:
@@ -58,10 +32,9 @@ def is_owned(path: Path) -> bool:
 
 def _own(path: Path, ready: Event) -> None:
     async def own() -> None:
-        spool = Spool(path, MIB, Sequence())
-        await spool.open()
-        ready.set()
-        await asyncio.sleep(60)
+        async with inboxes.open_spool(path):
+            ready.set()
+            await asyncio.sleep(60)
 
     asyncio.run(own())
 

@@ -25,11 +25,11 @@ def test_a_table_that_is_missing(
 def test_a_server_that_refuses_the_connection(
     start_service: Callable[..., Service], postgres_server: PostgresServer
 ) -> None:
-    with closing(socket.socket()) as nobody:
-        nobody.bind(("127.0.0.1", 0))
+    with closing(socket.socket()) as unused:
+        unused.bind(("127.0.0.1", 0))
         service = start_service(
             SQL_SAM_CONNECTION_STRING=postgres_server.connection_string(
-                "postgres", port=nobody.getsockname()[1]
+                "postgres", port=unused.getsockname()[1]
             )
         )
         line = service.wait_for_event("database_down")
@@ -41,11 +41,11 @@ def test_with_only_sql_sam_variables_the_bundled_driver_is_found(
     start_service: Callable[..., Service], tmp_path: Path
 ) -> None:
     (tmp_path / "odbcinst.ini").touch()
-    with closing(socket.socket()) as nobody:
-        nobody.bind(("127.0.0.1", 0))
+    with closing(socket.socket()) as unused:
+        unused.bind(("127.0.0.1", 0))
         service = start_service(
             ODBCSYSINI=str(tmp_path),  # a machine where no driver is registered
-            SQL_SAM_SERVER=f"127.0.0.1,{nobody.getsockname()[1]}",
+            SQL_SAM_SERVER=f"127.0.0.1,{unused.getsockname()[1]}",
             SQL_SAM_DATABASE="sam",
             SQL_SAM_USER="sam",
             SQL_SAM_PASSWORD="hush-hush;}",

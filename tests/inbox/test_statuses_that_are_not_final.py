@@ -31,13 +31,13 @@ def test_a_final_status_after_unknown_is_written(service: Service, database: Dat
     assert database.statuses() == {"d-1": "RUN_FAILED"}
 
 
-def test_what_sam_wrote_before_is_overwritten(service: Service, database: Database) -> None:
+def test_an_earlier_status_of_sam_is_overwritten(service: Service, database: Database) -> None:
     sam_writes(database, "COMPLETED_INFERRED")
     service.post(body("d-1", "RUN_FAILED"))
     assert database.statuses() == {"d-1": "RUN_FAILED"}
 
 
-def test_what_sam_writes_after_it_stays(service: Service, database: Database) -> None:
+def test_a_later_status_of_sam_stays(service: Service, database: Database) -> None:
     service.post(body("d-1", "UNKNOWN"))
     sam_writes(database, "COMPLETED")
     database.add_robots(["d-2"])
@@ -45,9 +45,7 @@ def test_what_sam_writes_after_it_stays(service: Service, database: Database) ->
     assert database.statuses() == {"d-1": "COMPLETED", "d-2": "RUN_COMPLETED"}
 
 
-def test_what_sam_wrote_while_a_callback_was_queued_is_overwritten(
-    service: Service, database: Database
-) -> None:
+def test_a_queued_callback_overwrites_a_status_of_sam(service: Service, database: Database) -> None:
     database.execute("ALTER TABLE robots RENAME TO away")
     assert service.post(body("d-1", "RUN_FAILED")).json()["outcome"] == "queued"
     sam_writes(database, "COMPLETED_INFERRED", "away")

@@ -1,4 +1,4 @@
-"""What is not written, as its row has the status of a later callback, is `superseded`."""
+"""A callback is `superseded`, and not written, if its row has the status of a later one."""
 
 import sqlite3
 from collections.abc import Callable, Iterator

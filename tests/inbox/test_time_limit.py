@@ -5,9 +5,8 @@ On a PostgreSQL whose COMMIT takes long. What is told apart is the order of even
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -15,57 +14,43 @@ from sam.callback.inbox.inbox import Inbox
 from sam.callback.inbox.recorder import NOT_ANSWERED, OLDER_IN_SPOOL, WAITED_TOO_LONG
 from sam.callback.model import Recorded
 from sam.callback.settings import Settings
+from tests.support import inboxes
 from tests.support.conditions import LIMIT_SECONDS, becomes_true, eventually
 from tests.support.databases import PostgresDatabase
 from tests.support.disk import hung_disk, slow_disk
+from tests.support.inboxes import OpenInbox, replay_all
 from tests.support.load import Load, losses, spooled
 from tests.support.service import Service
 from tests.support.slow_commits import make_commits_slow
 
-if TYPE_CHECKING:
-    from sam.callback.model import Recorded
-
-OpenInbox = Callable[..., AbstractAsyncContextManager[Inbox]]
-
 
 @pytest.fixture
 def open_inbox(
-    postgres_database: PostgresDatabase, settings_for: Callable[..., Settings], tmp_path: Path
+    postgres_database: PostgresDatabase, settings_for: Callable[..., Settings], path: Path
 ) -> OpenInbox:
     postgres_database.add_robots(["d-2", "d-3"])
 
     @asynccontextmanager
     async def open_it(time_limit: float, *, connections: int = 1) -> AsyncIterator[Inbox]:
-        inbox = Inbox(
-            settings_for(
-                postgres_database,
-                callback_spool_path=tmp_path / "spool.db",
-                callback_db_timeout=time_limit,
-                sql_sam_pool_max=connections,
-            )
+        settings = settings_for(
+            postgres_database,
+            callback_spool_path=path,
+            callback_db_timeout=time_limit,
+            sql_sam_pool_max=connections,
         )
-        await inbox.open(replay=False)
-        try:
+        async with inboxes.open_inbox(settings) as inbox:
             await inbox.record("d-3", "WARM-UP", b"")
             yield inbox
-        finally:
-            await inbox.close()
 
     return open_it
 
 
-def send(inbox: Inbox, deployment_id: str, status: str) -> "asyncio.Task[Recorded]":
+def send(inbox: Inbox, deployment_id: str, status: str) -> asyncio.Task[Recorded]:
     return asyncio.create_task(inbox.record(deployment_id, status, b""))
 
 
 def is_committing(database: PostgresDatabase) -> bool:
     return bool(database.execute("SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'"))
-
-
-async def replay_all(inbox: Inbox) -> None:
-    async with asyncio.timeout(LIMIT_SECONDS):
-        while await inbox.replayer.step():
-            pass
 
 
 async def in_spool(inbox: Inbox, database: PostgresDatabase, status: str) -> None:
@@ -76,7 +61,7 @@ async def in_spool(inbox: Inbox, database: PostgresDatabase, status: str) -> Non
     inbox.breaker.committed()
 
 
-async def test_what_has_an_older_entry_does_not_wait_for_the_database(
+async def test_a_callback_with_an_older_entry_does_not_wait_for_the_database(
     open_inbox: OpenInbox, postgres_database: PostgresDatabase
 ) -> None:
     async with open_inbox(30) as inbox:
@@ -91,7 +76,7 @@ async def test_what_has_an_older_entry_does_not_wait_for_the_database(
     assert postgres_database.statuses()["d-1"] == "NEW"
 
 
-async def test_what_comes_while_an_older_entry_is_replayed_does_not_wait_for_it(
+async def test_a_callback_does_not_wait_for_the_replay_of_an_older_entry(
     open_inbox: OpenInbox, postgres_database: PostgresDatabase
 ) -> None:
     async with open_inbox(30) as inbox:
@@ -106,7 +91,7 @@ async def test_what_comes_while_an_older_entry_is_replayed_does_not_wait_for_it(
     assert postgres_database.statuses()["d-1"] == "NEW"
 
 
-async def test_what_comes_while_an_older_one_is_on_its_way_into_the_spool_goes_there_too(
+async def test_a_callback_follows_an_older_one_into_the_spool(
     open_inbox: OpenInbox, postgres_database: PostgresDatabase
 ) -> None:
     async with open_inbox(30) as inbox:
@@ -132,7 +117,7 @@ async def test_no_entry_is_replayed_while_a_newer_one_is_being_written(
     async with open_inbox(30, connections=2) as inbox:
         await in_spool(inbox, postgres_database, "OLD")
         make_commits_slow(postgres_database, seconds=3)
-        async with hung_disk(inbox.spool, limit=None):  # so nobody sees that there is an older one
+        async with hung_disk(inbox.spool, limit=None):  # so the older one is not seen
             newer = send(inbox, "d-1", "NEW")
             await becomes_true(lambda: is_committing(postgres_database))
         await replay_all(inbox)
@@ -144,8 +129,8 @@ async def test_no_entry_is_replayed_while_a_newer_one_is_being_written(
     assert postgres_database.statuses()["d-1"] == "NEW"
 
 
-async def test_one_whose_time_is_up_is_queued_and_its_batch_goes_on(
-    open_inbox: OpenInbox, postgres_database: PostgresDatabase, tmp_path: Path
+async def test_a_callback_whose_time_is_up_is_queued_and_its_batch_goes_on(
+    open_inbox: OpenInbox, postgres_database: PostgresDatabase, path: Path
 ) -> None:
     async with open_inbox(4) as inbox:
         make_commits_slow(postgres_database, seconds=2.5)
@@ -155,7 +140,7 @@ async def test_one_whose_time_is_up_is_queued_and_its_batch_goes_on(
         assert (await first).outcome == "updated"
         recorded = await late
         assert (recorded.outcome, recorded.reason) == ("queued", NOT_ANSWERED)
-        assert spooled(tmp_path / "spool.db") == {"d-2": ("queued", "LATE")}
+        assert spooled(path) == {"d-2": ("queued", "LATE")}
         await becomes_true(
             lambda: not inbox.spool.counts()["queued"]
         )  # withdrawn: nothing is replayed
@@ -163,7 +148,7 @@ async def test_one_whose_time_is_up_is_queued_and_its_batch_goes_on(
         assert inbox.breaker.failures == 0
 
 
-async def test_one_that_comes_behind_it_is_written_after_it(
+async def test_a_later_callback_is_written_after_it(
     open_inbox: OpenInbox, postgres_database: PostgresDatabase
 ) -> None:
     async with open_inbox(4, connections=2) as inbox:
@@ -181,7 +166,7 @@ async def test_one_that_comes_behind_it_is_written_after_it(
     assert postgres_database.statuses()["d-1"] == "S7"
 
 
-async def test_one_that_waits_for_its_deployment_is_queued_when_its_time_is_up(
+async def test_a_callback_that_waits_for_its_deployment_is_queued_when_its_time_is_up(
     open_inbox: OpenInbox, postgres_database: PostgresDatabase
 ) -> None:
     async with open_inbox(2) as inbox:

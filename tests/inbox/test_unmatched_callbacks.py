@@ -70,7 +70,7 @@ def test_it_expires_only_after_a_fresh_answer(
     eventually(lambda: sqlite_database.statuses()["late"] == "RUN_FAILED")
 
 
-def test_what_waited_for_the_database_is_not_given_up_at_its_first_try(
+def test_an_entry_that_waited_for_the_database_is_not_given_up_at_its_first_try(
     start_service: Callable[..., Service], sqlite_database: SqliteDatabase, tmp_path: Path
 ) -> None:
     """It is older than CALLBACK_UNMATCHED_TTL, and has not been tried for all that time."""

@@ -52,7 +52,7 @@ def callback(wire: Wire) -> int:
     return wire.status()
 
 
-def test_the_oldest_that_has_shown_no_key_goes(
+def test_the_oldest_unauthenticated_connection_is_evicted(
     start: Callable[..., Service], wires: ExitStack
 ) -> None:
     service = start()
@@ -76,7 +76,7 @@ def test_the_oldest_that_has_shown_no_key_goes(
     assert (line["has_key"], line["connections"]) == (False, ROOM)
 
 
-def test_if_all_have_shown_it_the_one_that_is_idle_the_longest_goes(
+def test_if_all_are_authenticated_the_longest_idle_one_is_evicted(
     start: Callable[..., Service], wires: ExitStack
 ) -> None:
     service = start()
@@ -88,7 +88,7 @@ def test_if_all_have_shown_it_the_one_that_is_idle_the_longest_goes(
     assert [with_key.is_open() for with_key in authenticated] == [True, False, True, True, True]
 
 
-def test_a_callback_never_goes_and_the_new_connection_waits(
+def test_a_callback_is_never_evicted_and_the_new_connection_waits(
     start: Callable[..., Service], wires: ExitStack
 ) -> None:
     service = start(CALLBACK_HEADER_TIMEOUT="3")  # of which each is spared a third
@@ -124,7 +124,7 @@ def test_a_new_connection_has_some_time_to_show_its_key(
     del flood
 
 
-def test_where_the_system_has_no_more_file_descriptors_unauthenticated_ones_go_too(
+def test_without_file_descriptors_unauthenticated_connections_are_evicted_too(
     start_service: Callable[..., Service], sqlite_database: SqliteDatabase, wires: ExitStack
 ) -> None:
     service = start_service(
@@ -146,7 +146,7 @@ def test_where_the_system_has_no_more_file_descriptors_unauthenticated_ones_go_t
 
 
 def _provide(soft: int, hard: int, connections: int) -> tuple[list[int], list[str]]:
-    """What `room_for` returns and sets in a process with these limits, and what it logs."""
+    """The result of `room_for` in a process with these limits, the limits it sets, and its log."""
     program = f"""
 import resource
 resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))
@@ -171,7 +171,7 @@ def test_the_limit_of_open_files_is_raised_at_the_start() -> None:
     assert _provide(1500, 2000, 1000) == ([1000, 1500], [])
 
 
-def test_where_it_cannot_be_there_is_room_for_less_and_a_warning_says_so() -> None:
+def test_a_lower_limit_of_open_files_leaves_less_room_and_a_warning() -> None:
     numbers, [line] = _provide(256, 600, 1000)
     assert numbers == [500, 600]
     warning = json.loads(line)

@@ -33,7 +33,7 @@ def test_it_gets_its_answers(
     assert sqlite_database.statuses() == {"d-1": f"S{callbacks - 1}"}
 
 
-def test_so_does_one_whose_body_is_broken(service: Service) -> None:
+def test_a_broken_body_gets_its_answer(service: Service) -> None:
     with Wire(service) as wire:
         wire.send(b"POST /callback HTTP/1.1\r\nTransfer-Encoding: chunked\r\n%b" % KEY_HEADER)
         wire.send(b"\r\n?\r\n")
@@ -42,7 +42,7 @@ def test_so_does_one_whose_body_is_broken(service: Service) -> None:
         assert wire.rest() == b""
 
 
-def test_one_that_has_not_sent_all_of_it_has_hung_up(service: Service) -> None:
+def test_an_incomplete_body_is_a_hang_up(service: Service) -> None:
     with Wire(service) as wire:
         wire.send(request(content=body()[:5], length=100))
         wire.half_close()
@@ -50,7 +50,7 @@ def test_one_that_has_not_sent_all_of_it_has_hung_up(service: Service) -> None:
     assert service.wait_for_event("disconnected")["reason"] == "sender_hung_up"
 
 
-def test_so_does_one_that_ends_tls(
+def test_a_sender_that_closes_its_half_of_tls_gets_its_answer(
     start_service: Callable[..., Service], sqlite_database: SqliteDatabase, tmp_path: Path
 ) -> None:
     certificate = Certificate(tmp_path)

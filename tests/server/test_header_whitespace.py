@@ -28,13 +28,13 @@ def test_other_white_space_is_part_of_the_key(other: bytes, service: Service) ->
             assert wire.status() == 401
 
 
-def test_a_key_of_blanks_is_none(service: Service) -> None:
+def test_a_key_of_blanks_is_no_key(service: Service) -> None:
     with Wire(service) as wire:
         wire.send(request(content=body(), headers=b"X-API-KEY: \t \r\n"))
         assert wire.status() == 401
 
 
-def test_nor_do_they_hide_an_id_a_charset_or_a_wish(service: Service) -> None:
+def test_they_hide_no_request_id_charset_or_expectation(service: Service) -> None:
     content = '{"deploymentId": "d-1", "status": "FALLÓ"}'.encode("latin-1")
     headers = KEY_HEADER + b"X-Request-ID: id-1 \t\r\nExpect: 100-continue \r\n"
     headers += b"Content-Type: application/json; charset=ISO-8859-1\t\r\n"

@@ -17,7 +17,7 @@ WEBSOCKET = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
 
 
 @pytest.mark.parametrize("wish", [H2C, WEBSOCKET])
-def test_the_wish_is_ignored_and_the_callback_taken(
+def test_the_upgrade_is_ignored_and_the_callback_taken(
     wish: bytes, service: Service, sqlite_database: SqliteDatabase
 ) -> None:
     sent = request(content=body("d-1", "UPGRADED"), headers=wish + KEY_HEADER)

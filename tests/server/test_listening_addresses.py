@@ -1,4 +1,4 @@
-"""CALLBACK_HOST: what cannot be listened on is named, by `check` and at the start."""
+"""CALLBACK_HOST: an unusable address is named, by `check` and at the start."""
 
 import json
 import socket
@@ -44,7 +44,7 @@ def check(directory: Path, variables: dict[str, str]) -> tuple[int, dict[str, An
     "value",
     ["http://0.0.0.0", "0.0.0.0:8000", "[::1]", "localhost:80", "0.0.0.0,", "a b", "::1,::x"],
 )
-def test_what_is_no_address_and_no_name_is_refused(
+def test_an_invalid_address_or_name_is_refused(
     value: str, command: tuple[str, ...], variables: dict[str, str], tmp_path: Path
 ) -> None:
     ended = run_to_its_end(tmp_path, {**variables, "CALLBACK_HOST": value}, *command)
@@ -54,9 +54,7 @@ def test_what_is_no_address_and_no_name_is_refused(
 
 
 @pytest.mark.parametrize("value", [ELSEWHERE, UNKNOWN, f"127.0.0.1,{ELSEWHERE}"])
-def test_check_tries_whether_it_can_be_listened_on(
-    value: str, variables: dict[str, str], tmp_path: Path
-) -> None:
+def test_check_tries_to_listen(value: str, variables: dict[str, str], tmp_path: Path) -> None:
     status, found = check(tmp_path, {**variables, "CALLBACK_HOST": value})
     assert (status, found["level"]) == (1, "wrong")
     assert f"CALLBACK_HOST={value}, CALLBACK_PORT=0 cannot be listened on: " in found["detail"]
@@ -64,7 +62,7 @@ def test_check_tries_whether_it_can_be_listened_on(
 
 
 @pytest.mark.parametrize("value", [ELSEWHERE, UNKNOWN])
-def test_the_service_says_so_too_and_ends_with_status_3(
+def test_the_service_names_it_too_and_ends_with_status_3(
     value: str, variables: dict[str, str], tmp_path: Path
 ) -> None:
     ended = run_to_its_end(tmp_path, {**variables, "CALLBACK_HOST": value})
@@ -88,9 +86,7 @@ def test_check_beside_the_service_does_not_blame_it(
 
 
 @pytest.mark.parametrize("value", ["127.0.0.1", "localhost", "127.0.0.1, ::1", "0.0.0.0,::"])
-def test_what_can_be_listened_on_is_good(
-    value: str, variables: dict[str, str], tmp_path: Path
-) -> None:
+def test_usable_addresses_are_good(value: str, variables: dict[str, str], tmp_path: Path) -> None:
     status, found = check(tmp_path, {**variables, "CALLBACK_HOST": value})
     assert (status, found["level"], found["action"]) == (0, "ok", None)
 

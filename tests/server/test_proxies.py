@@ -89,7 +89,7 @@ def test_callbacks_come_in_and_nothing_else(kind: str, put_in_front: PutInFront)
             assert client.get(path, headers=WITH_THE_KEY).status_code == 404
 
 
-def test_the_log_has_the_senders_address_and_not_what_the_sender_says(
+def test_the_log_has_the_senders_address_and_not_a_claimed_one(
     kind: str, put_in_front: PutInFront
 ) -> None:
     front = put_in_front(kind, CALLBACK_LOG_LEVEL="DEBUG")

@@ -43,7 +43,7 @@ __main__.main()
 
 
 @pytest.mark.parametrize("name", SIGNALS)
-def test_so_it_is_while_it_starts(name: str, sqlite_database: SqliteDatabase) -> None:
+def test_the_exit_status_is_0_during_the_start(name: str, sqlite_database: SqliteDatabase) -> None:
     started = subprocess.run(
         [sys.executable, "-c", TOLD_WHILE_IT_STARTS.format(name)],
         env=clean_environment(

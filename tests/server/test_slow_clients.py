@@ -55,21 +55,21 @@ def test_a_byte_now_and_then_does_not_prolong_it(impatient: Service) -> None:
         assert wire.status() == 408
 
 
-def test_so_are_those_of_a_later_request_though_the_first_had_the_key(impatient: Service) -> None:
+def test_slow_headers_of_a_later_request_are_408_with_the_key_too(impatient: Service) -> None:
     with Wire(impatient) as wire:
         wire.send(request(content=body()) + b"POST /callback HT")
         assert wire.status() == 200
         assert wire.status() == 408
 
 
-def test_who_sends_nothing_is_closed_without_an_answer(impatient: Service) -> None:
+def test_a_silent_connection_is_closed_without_an_answer(impatient: Service) -> None:
     with Wire(impatient) as wire:
         assert wire.rest() == b""
     line = impatient.wait_for_event("connection_cut")
     assert (line["level"], line["reason"]) == ("warning", "nothing_sent")
 
 
-def test_only_who_has_shown_the_key_may_be_idle_for_longer(impatient: Service) -> None:
+def test_only_an_authenticated_connection_may_be_idle_for_longer(impatient: Service) -> None:
     with Wire(impatient) as with_key, Wire(impatient) as without_key:
         with_key.send(request(content=body()))
         assert with_key.status() == 200
@@ -80,7 +80,7 @@ def test_only_who_has_shown_the_key_may_be_idle_for_longer(impatient: Service) -
         assert with_key.status() == 200
 
 
-def test_who_has_shown_the_key_is_closed_after_the_keep_alive_timeout(
+def test_an_authenticated_connection_is_closed_after_the_keep_alive_timeout(
     start_service: Callable[..., Service], sqlite_database: SqliteDatabase
 ) -> None:
     service = start_service(
@@ -111,7 +111,7 @@ def test_a_url_or_headers_over_the_limit_are_refused(
     assert service.wait_for_event("refused_early")["reason"] == reason
 
 
-def test_those_at_the_limit_are_not(service: Service) -> None:
+def test_a_url_or_headers_at_the_limit_are_taken(service: Service) -> None:
     for head in (
         b"GET /%b HTTP/1.1\r\nHost: x\r\n\r\n" % (b"u" * 2047),
         b"GET / HTTP/1.1\r\nX: %b\r\n\r\n" % (b"x" * 4094),
@@ -132,7 +132,7 @@ def test_those_at_the_limit_are_not(service: Service) -> None:
         (request(b"/health", method=b"GET") + b"GET / HTTP/1.1\r\nX: ", b"x" * 1000, 431),
     ],
 )
-def test_those_without_an_end_are_not_held(
+def test_endless_ones_are_not_held(
     begun: bytes, more: bytes, status: int, service: Service
 ) -> None:
     with Wire(service) as wire:
@@ -147,7 +147,7 @@ def test_those_without_an_end_are_not_held(
         assert psutil.Process(service.pid).memory_info().rss - before < 16 * MEBIBYTE
 
 
-def test_who_does_not_fetch_its_answer_is_cut_off(impatient: Service) -> None:
+def test_a_client_that_does_not_read_its_answer_is_cut_off(impatient: Service) -> None:
     with Wire(impatient) as wire:
         wire.send(request(b"/docs/assets/swagger-ui-bundle.js", method=b"GET", headers=b"") * 10)
         line = impatient.wait_for_event("connection_cut")

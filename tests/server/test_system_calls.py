@@ -1,4 +1,4 @@
-"""What a callback's answer and its log line cost of the system: one write, and a share in one."""
+"""System calls of a callback: one write for the answer, and a share in one for the log line."""
 
 import json
 import socket

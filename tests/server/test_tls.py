@@ -1,4 +1,4 @@
-"""TLS 1.2 and 1.3, nothing older; and only a listed proxy is believed who the sender is."""
+"""TLS 1.2 and 1.3, nothing older; and a sender's address is taken from a listed proxy alone."""
 
 import os
 import socket
@@ -181,7 +181,7 @@ def test_a_pair_that_is_none_ends_the_start(pair: dict[str, str], tmp_path: Path
 
 
 @pytest.mark.posix
-def test_a_key_that_is_somebody_elses_is_said_so(pair: dict[str, str]) -> None:
+def test_a_key_of_another_certificate_is_reported(pair: dict[str, str]) -> None:
     certificate, key = (Path(path) for path in pair.values())
     key.chmod(0)
     user = os.geteuid()
@@ -197,7 +197,7 @@ def test_a_key_that_is_somebody_elses_is_said_so(pair: dict[str, str]) -> None:
     ("days", "event", "level"),
     [(-1, "certificate_invalid", "critical"), (5, "certificate_expires_soon", "warning")],
 )
-def test_a_certificate_that_senders_will_refuse_is_told_at_the_start(
+def test_a_certificate_that_senders_will_refuse_is_reported_at_the_start(
     days: int, event: str, level: str, start_with: Callable[..., Service], tmp_path: Path
 ) -> None:
     expires = datetime.now(UTC) + timedelta(days=days, hours=1)
@@ -211,7 +211,7 @@ def test_a_certificate_that_senders_will_refuse_is_told_at_the_start(
         assert line["days_left"] == days
 
 
-def test_a_certificate_that_is_good_is_not_talked_about(
+def test_a_good_certificate_gives_no_warning(
     start_with: Callable[..., Service], pair: dict[str, str]
 ) -> None:
     service = start_with(pair)
@@ -224,12 +224,12 @@ def _client_in_log(service: Service, forwarded: str) -> Any:  # noqa: ANN401 - J
     return service.wait_for_line(lambda line: line.get("request_id") == request_id)["client"]
 
 
-def test_by_default_nobody_is_believed(service: Service) -> None:
+def test_by_default_no_proxy_is_trusted(service: Service) -> None:
     assert _client_in_log(service, "203.0.113.7") == "127.0.0.1"
 
 
 @pytest.mark.parametrize("allowed", ["10.0.0.7, 127.0.0.1", "127.0.0.0/8"])
-def test_a_listed_proxy_is_believed(allowed: str, start_with: Callable[..., Service]) -> None:
+def test_a_listed_proxy_is_trusted(allowed: str, start_with: Callable[..., Service]) -> None:
     service = start_with({"CALLBACK_FORWARDED_ALLOW_IPS": allowed})
     assert _client_in_log(service, "203.0.113.7") == "203.0.113.7"
     # A sender may have put one there itself; what the proxy appended is what it saw.
@@ -246,19 +246,19 @@ def test_a_listed_proxy_is_believed(allowed: str, start_with: Callable[..., Serv
         ("203.0.113.7.example", None),
     ],
 )
-def test_what_is_no_address_is_no_client(
+def test_an_invalid_forwarded_address_is_no_client(
     forwarded: str, client: str | None, start_with: Callable[..., Service]
 ) -> None:
     service = start_with({"CALLBACK_FORWARDED_ALLOW_IPS": "127.0.0.1"})
     assert _client_in_log(service, forwarded) == client
 
 
-def test_nobody_else_is(start_with: Callable[..., Service]) -> None:
+def test_no_other_sender_is_trusted(start_with: Callable[..., Service]) -> None:
     service = start_with({"CALLBACK_FORWARDED_ALLOW_IPS": "10.0.0.7,192.168.0.0/16"})
     assert _client_in_log(service, "203.0.113.7") == "127.0.0.1"
 
 
 @pytest.mark.parametrize("value", ["*", "proxy.example", "10.0.0.5/8", "127.0.0.1,localhost"])
-def test_what_is_no_address_is_refused(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_address_is_refused(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     message = _refusal(monkeypatch, {"CALLBACK_FORWARDED_ALLOW_IPS": value})
     assert "CALLBACK_FORWARDED_ALLOW_IPS is wrong: " in message

@@ -58,7 +58,7 @@ def test_a_handshake_that_does_not_end_is_cut_off(
     assert (line["level"], line["reason"]) == ("warning", "handshake_too_slow")
 
 
-def test_one_that_has_not_ended_goes_when_connections_run_out(
+def test_an_unfinished_handshake_is_evicted_at_the_limit(
     start: Callable[..., Service], certificate: Certificate
 ) -> None:
     service = start(CALLBACK_MAX_CONNECTIONS="2", CALLBACK_HEADER_TIMEOUT="10")
@@ -71,7 +71,7 @@ def test_one_that_has_not_ended_goes_when_connections_run_out(
     assert service.wait_for_event("connection_cut")["reason"] == "too_many_connections"
 
 
-def test_what_is_no_handshake_is_cut_off_and_logged(start: Callable[..., Service]) -> None:
+def test_bytes_that_are_no_handshake_are_cut_off_and_logged(start: Callable[..., Service]) -> None:
     service = start()
     with Wire(service) as wire:
         wire.send(request(content=body()))

@@ -51,6 +51,6 @@ def test_a_body_without_the_key_is_neither_decrypted_nor_held(
 def _send_what_fits(wire: Wire, data: bytes) -> None:
     try:
         for start in range(0, len(data), 16 * KIBIBYTE):
-            wire.send_what_fits(data[start : start + 16 * KIBIBYTE])
+            wire.send_until_full(data[start : start + 16 * KIBIBYTE])
     except ssl.SSLWantWriteError:
         pass

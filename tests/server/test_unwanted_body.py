@@ -64,7 +64,7 @@ def test_one_without_an_end_is_neither_held_nor_read_for_long(service: Service) 
             assert process.memory_info().rss - before < 16 * MEBIBYTE
 
 
-def test_nor_is_what_came_with_the_headers_held(service: Service) -> None:
+def test_bytes_that_came_with_the_headers_are_not_held(service: Service) -> None:
     content = b"x" * 200_000  # less than one read may bring
     with ExitStack() as stack:
         before = psutil.Process(service.pid).memory_info().rss

@@ -46,7 +46,7 @@ def test_no_release_that_these_have_not_seen_is_installed() -> None:
         (uvicorn.Server.startup, "2aa1d70a244bfcf2"),
     ],
 )
-def test_what_is_replaced_or_called_for_a_part_of_it_is_as_it_was(
+def test_replaced_and_called_parts_are_unchanged(
     method: Callable[..., object], digest: str
 ) -> None:
     """If it is not: read what changed, take it over where it matters, and note the new digest."""

@@ -1,4 +1,4 @@
-"""What all bodies in flight take together is bounded; beyond it they wait, or are refused."""
+"""Body budget: all bodies in flight are bounded together; beyond it they wait, or are refused."""
 
 import sqlite3
 from collections.abc import Callable
@@ -63,7 +63,7 @@ def test_the_memory_for_bodies_is_bounded(
         while is_growing:
             is_growing = False
             for wire in wires:
-                if sent[wire] < size - 1 and (count := wire.send_what_fits(b" " * MIB)):
+                if sent[wire] < size - 1 and (count := wire.send_until_full(b" " * MIB)):
                     sent[wire] += count
                     is_growing = True
             assert process.memory_info().rss - before < 64 * MIB
@@ -100,7 +100,7 @@ def share_of(budget: BodyBudget, size: int) -> tuple[BodyShare, bool]:
     return share, share.grow(UNCOUNTED_BYTES + size)
 
 
-def test_one_body_may_take_what_is_kept_for_it() -> None:
+def test_one_body_may_take_the_reserve() -> None:
     budget = BodyBudget(max_bytes=100, max_body_bytes=40)
     first, has_room = share_of(budget, 30)
     assert has_room
@@ -119,7 +119,7 @@ def test_one_body_may_take_what_is_kept_for_it() -> None:
     assert budget.taken == 0
 
 
-async def test_no_more_wait_than_there_is_memory_for(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_waiting_bodies_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(body_budget, "MAX_WAITING", 0)
     budget = BodyBudget(max_bytes=10, max_body_bytes=10)
     holder, _ = share_of(budget, 10)

@@ -44,7 +44,7 @@ def test_the_status_is_read_in_the_bodys_encoding(
     assert sqlite_database.statuses() == {"d-1": "FALLÓ"}
 
 
-def test_what_the_encoding_does_not_have_is_refused_where_it_matters(service: Service) -> None:
+def test_undecodable_bytes_are_refused_unless_ignored(service: Service) -> None:
     in_windows = {"Content-Type": "application/json; charset=windows-1252"}
     ignored = TEXT.encode("cp1252").replace(b"Concil", b"\x81\x8d")
     assert service.post(ignored, **in_windows).status_code == 200
@@ -74,7 +74,7 @@ def test_the_payload_column_gets_text(
         assert sqlite_database.execute("SELECT payload FROM robots") == [(written,)]
 
 
-def test_so_it_does_from_the_spool(
+def test_the_payload_column_gets_text_from_the_spool_too(
     start_service: Callable[..., Service], sqlite_database: SqliteDatabase
 ) -> None:
     service = start_service(

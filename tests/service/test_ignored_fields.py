@@ -1,4 +1,4 @@
-"""Whatever stands in the fields that are ignored, the deployment gets its status."""
+"""Ignored fields: nothing in them keeps the deployment from its status."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""No answer tells which software answers, in which version, or where it failed."""
+"""No answer discloses the software, its version, or the place of a failure."""
 
 import base64
 import hashlib
@@ -21,7 +21,7 @@ from sam.callback.inbox.inbox import Inbox
 record = Inbox.record
 async def crash(self, deployment_id, status, body):
     if status == "CRASH":
-        raise RuntimeError("boom in a file of ours")
+        raise RuntimeError("boom in a file of the service")
     return await record(self, deployment_id, status, body)
 Inbox.record = crash
 """
@@ -81,7 +81,7 @@ def test_no_answer_names_software_or_its_version(crashing: Service) -> None:
 def test_no_answer_has_a_trace_of_where_it_failed(crashing: Service) -> None:
     for name, _, content in answers(crashing):
         assert not re.search(r"Traceback|boom|\.py\b|File \"|Error\b", content), name
-    assert "boom in a file of ours" in crashing.wait_for_event("crash")["exception"]
+    assert "boom in a file of the service" in crashing.wait_for_event("crash")["exception"]
 
 
 def test_no_answer_is_kept_or_taken_for_something_else(crashing: Service) -> None:

@@ -1,4 +1,4 @@
-"""Standard output is one JSON object per line, whoever wrote it; standard error stays empty.
+"""Standard output is one JSON object per line, by any writer; standard error stays empty.
 
 That the key and the password never appear, and that each line matches the schema, is checked by
 `Service.stop`, for every test.
@@ -55,7 +55,7 @@ def test_a_callback_is_one_line(service: Service) -> None:
     assert [line["event"] for line in service.lines].count("callback") == 1
 
 
-def test_what_the_bot_put_out_is_never_logged(service: Service) -> None:
+def test_bot_output_is_never_logged(service: Service) -> None:
     service.post(b'{"deploymentId": "d-1", "status": "DONE", "botOutput": {"iban": "ES7921"}}')
     service.wait_for_event("callback")
     assert not any("ES7921" in text for text in service.output)
@@ -88,7 +88,7 @@ def test_a_request_keeps_its_id_if_that_is_well_formed(service: Service) -> None
 def test_a_callback_to_nearly_the_right_path_is_told_as_one_that_is_lost(
     path: str, service: Service
 ) -> None:
-    """A redirect would be an answer that A360 does not follow, and a line that nobody looks at."""
+    """A redirect would be an answer that A360 does not follow, and a line that is not looked at."""
     with service.client() as client:
         assert client.post(path, content=body()).status_code == 404
     line = service.wait_for_event("refused")
@@ -149,7 +149,7 @@ def test_a_traceback_is_bounded_and_keeps_its_end() -> None:
     assert line["exception"].endswith("the end")
 
 
-def test_what_json_cannot_hold_does_not_lose_the_line() -> None:
+def test_a_value_that_json_cannot_hold_does_not_lose_the_line() -> None:
     line = _line(r"log.info('odd', text='a\ud800b', number=2**70, thing=object, fine=1)")
     assert line["text"] == r"a\ud800b"
     assert line["number"] == str(2**70)
@@ -182,7 +182,7 @@ def test_console_lines_are_for_people() -> None:
     assert "\x1b" not in run.stdout  # not a terminal, so no colour
 
 
-def test_what_a_driver_prints_is_a_line(
+def test_output_of_a_driver_is_a_line(
     postgres_database: PostgresDatabase, start_service: Callable[..., Service]
 ) -> None:
     postgres_database.execute(  # libpq prints the warning that each connection then gets

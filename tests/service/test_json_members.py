@@ -1,4 +1,4 @@
-"""The reader of members takes what is JSON, refuses what is not, and holds on to nothing."""
+"""JSON member reader: it takes valid JSON, refuses the rest, and keeps no memory."""
 
 import json
 import sys
@@ -67,7 +67,7 @@ def _as_python_reads(body: bytes) -> dict[str, str | None] | None:
 
 
 @given(body=_objects())
-def test_it_reads_what_another_parser_reads_and_refuses_what_that_refuses(body: bytes) -> None:
+def test_it_agrees_with_another_parser(body: bytes) -> None:
     try:
         found = dict(_READER.read(body))
     except NotJsonError:
@@ -116,12 +116,12 @@ def test_it_reads_what_another_parser_reads_and_refuses_what_that_refuses(body: 
     ],
     ids=lambda body: str(body[:20]),
 )
-def test_what_is_no_object_is_refused(body: bytes) -> None:
+def test_anything_but_an_object_is_refused(body: bytes) -> None:
     with pytest.raises(NotJsonError):
         list(_READER.read(body))
 
 
-def test_what_stands_before_the_end_of_a_text_that_breaks_off_is_found() -> None:
+def test_members_of_a_truncated_text_are_found() -> None:
     whole = (
         b'{"status":"S","o":{"status":"no"},"deploymentId":"d-1","deploymentId":"d-2","status":"T"}'
     )
@@ -148,7 +148,7 @@ _LARGE = {
 
 
 @pytest.mark.parametrize("value", _LARGE.values(), ids=_LARGE)
-def test_what_is_not_asked_for_takes_no_memory(value: bytes) -> None:
+def test_other_members_take_no_memory(value: bytes) -> None:
     body = b'{"botOutput":%b,"deploymentId":"d-1","status":"S"}' % value
     tracemalloc.start()
     try:

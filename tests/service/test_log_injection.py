@@ -1,4 +1,4 @@
-"""No body, header, path or address can forge a line, break its JSON or deceive who reads it."""
+"""Log injection: no body, header, path or address forges a line or deceives a reader."""
 
 import json
 import re

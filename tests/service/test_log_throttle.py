@@ -13,7 +13,7 @@ from tests.support.raw import Wire
 from tests.support.service import Service, log_something
 
 
-def test_of_refusals_for_want_of_a_key_ten_are_written_and_the_rest_counted(
+def test_ten_refusals_without_a_key_are_written_and_the_rest_counted(
     service: Service,
 ) -> None:
     with httpx.Client(base_url=service.url) as client:
@@ -30,7 +30,7 @@ def test_of_refusals_for_want_of_a_key_ten_are_written_and_the_rest_counted(
     assert "request_id" not in summary
 
 
-def test_so_are_those_of_broken_requests(service: Service) -> None:
+def test_refusals_of_broken_requests_are_throttled(service: Service) -> None:
     for _ in range(30):
         with Wire(service) as wire:
             wire.send(b"\x00\r\n\r\n")
@@ -45,7 +45,7 @@ def test_so_are_those_of_broken_requests(service: Service) -> None:
     assert {line["level"] for line in service.lines if "uvicorn" in line["logger"]} == {"info"}
 
 
-def test_so_are_visits_to_the_public_pages(service: Service) -> None:
+def test_visits_to_the_public_pages_are_throttled(service: Service) -> None:
     with httpx.Client(base_url=service.url) as client:
         for _ in range(25):
             assert client.get("/docs").status_code == 200
@@ -58,7 +58,7 @@ def test_so_are_visits_to_the_public_pages(service: Service) -> None:
     assert summary["not_written"] == 40
 
 
-def test_so_are_probes_where_they_are_logged(
+def test_logged_probes_are_throttled(
     start_service: Callable[..., Service], sqlite_database: SqliteDatabase
 ) -> None:
     service = start_service(
@@ -82,7 +82,7 @@ def test_probes_that_are_not_logged_are_not_summed_up(service: Service) -> None:
     assert not {"request", "repeated"} & {line["event"] for line in service.lines}
 
 
-def test_so_are_tracebacks_whoever_causes_them(
+def test_tracebacks_are_throttled(
     start_service: Callable[..., Service], sqlite_database: SqliteDatabase, tmp_path: Path
 ) -> None:
     tmp_path.joinpath("sitecustomize.py").write_text(
@@ -108,7 +108,7 @@ def test_so_are_tracebacks_whoever_causes_them(
     }
 
 
-def test_so_are_lines_of_libraries() -> None:
+def test_lines_of_libraries_are_throttled() -> None:
     run = log_something(
         "for each in range(25):\n"
         "    logging.getLogger('uvicorn.error').error('No. %d', each)\n"
@@ -124,7 +124,7 @@ def test_so_are_lines_of_libraries() -> None:
     assert (written, events["fine"], events["unraisable"], events["repeated"]) == (10, 25, 10, 2)
 
 
-def test_what_a_sender_with_the_key_did_wrong_is_written_each_time(
+def test_errors_of_an_authenticated_sender_are_written_each_time(
     start_service: Callable[..., Service], sqlite_database: SqliteDatabase
 ) -> None:
     service = start_service(SQL_SAM_CONNECTION_STRING=sqlite_database.connection_string)

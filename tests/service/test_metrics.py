@@ -1,4 +1,4 @@
-"""/metrics counts every callback and every refusal once, and knows the state of what is behind."""
+"""/metrics counts every callback and every refusal once, and shows the database and the spool."""
 
 import asyncio
 import shutil
@@ -67,7 +67,7 @@ def test_each_outcome_is_counted(service: Service, sqlite_database: SqliteDataba
     )
     sqlite_database.add_robots(["d-2"])
     service.post(body("d-1"))
-    service.post(body("stranger"))
+    service.post(body("d-unknown"))
     service.post(body("d-2", "BAD"))
     sqlite_database.execute("ALTER TABLE robots RENAME TO away")
     service.post(body("d-1", "LATER"))
@@ -124,12 +124,12 @@ def test_each_refusal_is_counted(
             connection.sendall(HEAD.encode() + b'{"deploymentId"')
         service.wait_for_event("disconnected")
 
-    with service.client() as client, httpx.Client(base_url=service.url) as stranger:
+    with service.client() as client, httpx.Client(base_url=service.url) as without_key:
         two = [("X-API-KEY", KEY), ("X-API-KEY", KEY)]
         refusals: dict[str, Callable[[], object]] = {
-            "no_key": lambda: stranger.post("/callback"),
-            "several_keys": lambda: stranger.post("/callback", headers=two),
-            "wrong_key": lambda: stranger.post("/callback", headers={"X-API-KEY": "no"}),
+            "no_key": lambda: without_key.post("/callback"),
+            "several_keys": lambda: without_key.post("/callback", headers=two),
+            "wrong_key": lambda: without_key.post("/callback", headers={"X-API-KEY": "no"}),
             "unknown_path": lambda: client.get("/nothing/here"),
             "wrong_method": lambda: client.put("/callback"),
             "body_too_large": lambda: client.post("/callback", content=b"x" * 1025),
@@ -196,7 +196,7 @@ def test_each_refusal_of_a_connection_is_counted(
     assert seen.value("connections_max") == 1000
 
 
-async def test_what_the_service_cannot_help_is_counted_too(
+async def test_overload_and_crashes_are_counted(
     sqlite_database: SqliteDatabase,
     settings_for: Callable[..., Settings],
     tmp_path: Path,
@@ -205,7 +205,7 @@ async def test_what_the_service_cannot_help_is_counted_too(
     settings = settings_for(sqlite_database, callback_spool_path=tmp_path / "spool.db")
 
     async def fail(*_arguments: object) -> None:
-        raise ValueError("a mistake of ours")
+        raise ValueError("a defect")
 
     async with opened(settings) as (app, client):
         monkeypatch.setattr(app.state.inbox._admission, "max_count", 0)  # noqa: SLF001 - no room
@@ -233,7 +233,7 @@ def test_the_replay_is_counted(
         assert service.post(body("d-1")).json()["outcome"] == "queued"
         eventually(lambda: scrape(service).value("replay_attempts_total", result="failed") >= 1)
     eventually(lambda: scrape(service).value("replay_attempts_total", result="applied") == 1)
-    assert service.post(body("stranger")).json()["outcome"] == "unmatched"
+    assert service.post(body("d-unknown")).json()["outcome"] == "unmatched"
     eventually(lambda: scrape(service).value("replay_attempts_total", result="dead_letter") == 1)
     seen = scrape(service)
     assert seen.value("replay_attempts_total", result="unmatched") >= 1
@@ -249,9 +249,9 @@ def test_callbacks_without_one_match_show(
     service.wait_for_event("database_up")
     for number in range(20):
         assert scrape(service).value("no_row_matches") == 0
-        service.post(body(f"stranger-{number}"))
+        service.post(body(f"d-unknown-{number}"))
     assert scrape(service).value("no_row_matches") == 1
-    sqlite_database.add_robots(["stranger-7"])
+    sqlite_database.add_robots(["d-unknown-7"])
     eventually(lambda: scrape(service).value("no_row_matches") == 0)
 
 
@@ -287,7 +287,7 @@ async def test_a_hung_disk_does_not_hang_a_scrape(
 ) -> None:
     settings = settings_for(sqlite_database, callback_spool_path=tmp_path / "spool.db")
     async with opened(settings) as (app, client):
-        await client.post("/callback", content=body("stranger"))
+        await client.post("/callback", content=body("d-unknown"))
         async with hung_disk(app.state.inbox.spool), asyncio.timeout(LIMIT_SECONDS):
             first = read(await client.get("/metrics"))
             await asyncio.sleep(0.1)
@@ -311,13 +311,13 @@ async def test_a_disk_that_cannot_be_looked_at_costs_no_callback(
     settings = settings_for(sqlite_database, callback_spool_path=tmp_path / "spool.db")
     async with opened(settings) as (_, client):
         monkeypatch.setattr(shutil, "disk_usage", fail)
-        answer = await client.post("/callback", content=body("stranger"))
+        answer = await client.post("/callback", content=body("d-unknown"))
         seen = read(await client.get("/metrics"))
     assert (answer.status_code, answer.json()["outcome"]) == (200, "unmatched")
     assert not [name for name in seen.names if "_disk_" in name]
 
 
-def test_a_stranger_adds_no_series(service: Service) -> None:
+def test_an_unauthenticated_sender_adds_no_series(service: Service) -> None:
     service.post(body())
     scrape(service)
     before = scrape(service)

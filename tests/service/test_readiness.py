@@ -24,7 +24,7 @@ def ready(service: Service) -> tuple[int, str]:
 def test_it_tells_what_the_spool_holds(service: Service) -> None:
     service.wait_for_event("database_up")
     service.post(b"{")
-    service.post(body("stranger"))
+    service.post(body("d-unknown"))
     answer = service.ready().json()
     assert answer["status"] == "ok"
     assert answer["database"] == "up"

@@ -62,7 +62,7 @@ NOT_UNDERSTOOD = [
 ]
 
 
-def test_what_is_not_understood_is_422_in_fastapis_shape(
+def test_an_invalid_body_is_422_in_fastapis_shape(
     service: Service, sqlite_database: SqliteDatabase
 ) -> None:
     for content in NOT_UNDERSTOOD:
@@ -74,7 +74,7 @@ def test_what_is_not_understood_is_422_in_fastapis_shape(
     assert sqlite_database.statuses() == {"d-1": "RUNNING"}
 
 
-def test_it_is_logged_once_with_what_is_wrong(service: Service) -> None:
+def test_it_is_logged_once_with_the_error(service: Service) -> None:
     service.post(b'{"deploymentId": "d-1", "botOutput": {"secret": "of the bot"}}')
 
     line = service.wait_for_event("refused")
@@ -114,7 +114,7 @@ LARGE = NAMED + b"x" * 100_000 + b'"}'
 
 
 @pytest.mark.parametrize("framing", [b"", b"Expect: 100-continue\r\n", b"chunked"])
-def test_a_413_says_whose_it_is_and_keeps_how_it_begins(
+def test_a_413_names_the_deployment_and_keeps_the_head(
     framing: bytes, start_service: Callable[..., Service], sqlite_database: SqliteDatabase
 ) -> None:
     service = start_service(
@@ -152,7 +152,7 @@ def _is_of(request_id: str, line: dict[str, Any]) -> bool:
     return line.get("request_id") == request_id
 
 
-def test_a_413_says_no_more_than_can_be_read(
+def test_a_413_names_only_readable_fields(
     start_service: Callable[..., Service], sqlite_database: SqliteDatabase
 ) -> None:
     service = start_service(
@@ -186,7 +186,7 @@ def test_it_is_a_413_though_the_body_does_not_come(
     assert kept(service) == []
 
 
-def test_a_422_says_whose_it_is_where_that_can_be_read(service: Service) -> None:
+def test_a_422_names_the_deployment_where_it_is_readable(service: Service) -> None:
     assert service.post(b'{"deploymentId": " d-1 ", "status": "", "x": 1').status_code == 422
     line = service.wait_for_event("refused")
     assert line["deployment_id"] == "d-1"
@@ -235,7 +235,7 @@ JSON = st.recursive(
         st.text().filter(lambda name: name not in {"deploymentId", "status"}), JSON
     ),
 )
-def test_whatever_else_a_body_holds_is_ignored(
+def test_other_members_of_a_body_are_ignored(
     deployment_id: str, status: str, others: dict[str, Any]
 ) -> None:
     content = json.dumps({**others, "deploymentId": deployment_id, "status": status})

@@ -107,19 +107,19 @@ def test_the_tests_own_secrets_are_searched_for_everywhere() -> None:
 
 
 def test_no_answer_repeats_a_key(service: Service) -> None:
-    """Wherever in a request it stands: in its place, or where somebody put it by mistake."""
+    """Wherever in a request it stands: in its place, or put elsewhere by mistake."""
     misplaced = {
         "headers": {"Authorization": f"Bearer {KEY}", "X-Request-ID": "mine", "Cookie": KEY},
         "params": {"key": KEY},
         "content": json.dumps({"deploymentId": {"X-API-KEY": KEY}, KEY: KEY}).encode(),
     }
-    with service.client() as friend, httpx.Client(base_url=service.url) as stranger:
-        for client in (friend, stranger):
+    with service.client() as with_key, httpx.Client(base_url=service.url) as without_key:
+        for client in (with_key, without_key):
             for method in ("GET", "POST"):
                 for path in ("/callback", "/metrics", "/health", "/ready", "/docs", "/nowhere"):
                     answer = client.request(method, path, **misplaced)  # type: ignore[arg-type]
                     assert KEY not in f"{answer.headers}{answer.text}"
-        assert KEY not in friend.get("/openapi.json").text
+        assert KEY not in with_key.get("/openapi.json").text
     assert service.stop() == 0  # which searches its log
 
 
@@ -216,8 +216,8 @@ def test_no_command_takes_one_as_an_argument(arguments: tuple[str, ...], tmp_pat
 def test_a_login_that_is_refused_does_not_show_its_password(
     start_service: Callable[..., Service], postgres_database: PostgresDatabase
 ) -> None:
-    text = postgres_database.connection_string.replace("UID=sam", "UID=nobody-of-that-name")
+    text = postgres_database.connection_string.replace("UID=sam", "UID=no-such-login")
     service = start_service(SQL_SAM_CONNECTION_STRING=text)
     assert service.post(body()).json()["outcome"] == "queued"
-    service.wait_for_line(lambda line: "nobody-of-that-name" in json.dumps(line))
+    service.wait_for_line(lambda line: "no-such-login" in json.dumps(line))
     assert service.stop() == 0

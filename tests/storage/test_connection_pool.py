@@ -1,9 +1,9 @@
-"""Connections that die, hang or are given up cost one call each, never the pool."""
+"""Dead, hung or abandoned connections cost one call each, never the pool."""
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager
 
 import aioodbc
 import pyodbc
@@ -17,9 +17,11 @@ from sam.callback.storage.errors import (
     DatabaseUnavailableError,
     PoolExhaustedError,
 )
+from tests.support import repositories
 from tests.support.conditions import LIMIT_SECONDS
 from tests.support.databases import PostgresDatabase, SqliteDatabase
 from tests.support.proxy import Proxy, proxy_to
+from tests.support.repositories import backend_pid
 
 UPDATE = 'UPDATE robots SET status = ? WHERE "deploymentId" = ?'
 OpenConnector = Callable[..., AbstractAsyncContextManager[DatabaseConnector]]
@@ -35,20 +37,14 @@ def proxy(postgres_database: PostgresDatabase) -> Iterator[Proxy]:
 def open_connector(
     postgres_database: PostgresDatabase, proxy: Proxy, settings_for: Callable[..., Settings]
 ) -> OpenConnector:
-    @asynccontextmanager
-    async def open_it(**overrides: object) -> AsyncIterator[DatabaseConnector]:
+    def open_it(**overrides: object) -> AbstractAsyncContextManager[DatabaseConnector]:
         through_proxy = postgres_database.server.connection_string(
             postgres_database.name, port=proxy.port
         )
         settings = settings_for(
             postgres_database, sql_sam_connection_string=through_proxy, **overrides
         )
-        connector = DatabaseConnector(settings)
-        await connector.open()
-        try:
-            yield connector
-        finally:
-            await connector.close()
+        return repositories.open_connector(settings)
 
     return open_it
 
@@ -60,11 +56,6 @@ def set_status(status: str) -> Callable[[DatabaseConnection], int]:
         return count
 
     return work
-
-
-def backend(connection: DatabaseConnection) -> int:
-    pid: int = connection.cursor.execute("SELECT pg_backend_pid()").fetchone()[0]
-    return pid
 
 
 async def test_a_connection_keeps_the_very_texts_of_its_statements(
@@ -84,7 +75,7 @@ async def test_a_connection_keeps_the_very_texts_of_its_statements(
 async def test_no_more_connections_than_the_pool_may_have(open_connector: OpenConnector) -> None:
     async with open_connector(sql_sam_pool_max=2) as connector:
         backends = await asyncio.gather(
-            *(connector.run(backend, timeout=LIMIT_SECONDS) for _ in range(30))
+            *(connector.run(backend_pid, timeout=LIMIT_SECONDS) for _ in range(30))
         )
     assert 1 <= len(set(backends)) <= 2
 
@@ -95,13 +86,13 @@ async def test_connections_that_died_while_idle_cost_no_call(
     async with open_connector() as connector:
         before = set(
             await asyncio.gather(
-                *(connector.run(backend, timeout=LIMIT_SECONDS) for _ in range(20))
+                *(connector.run(backend_pid, timeout=LIMIT_SECONDS) for _ in range(20))
             )
         )
         for pid in before:
             postgres_database.execute("SELECT pg_terminate_backend(?)", pid)
         assert await connector.run(set_status("AFTER"), timeout=LIMIT_SECONDS) == 1
-        assert await connector.run(backend, timeout=LIMIT_SECONDS) not in before
+        assert await connector.run(backend_pid, timeout=LIMIT_SECONDS) not in before
     assert postgres_database.statuses() == {"d-1": "AFTER"}
 
 
@@ -164,14 +155,14 @@ async def test_a_thread_that_comes_back_late_commits_nothing(
     assert postgres_database.statuses() == {"d-1": "NEWEST"}
 
 
-async def test_a_call_that_is_cancelled_hands_its_connection_to_nobody(
+async def test_the_connection_of_a_cancelled_call_is_not_handed_on(
     open_connector: OpenConnector,
 ) -> None:
     started, may_go_on = threading.Event(), threading.Event()
     busy_with: list[int] = []
 
     def slow(connection: DatabaseConnection) -> None:
-        busy_with.append(backend(connection))
+        busy_with.append(backend_pid(connection))
         started.set()
         may_go_on.wait(LIMIT_SECONDS)
 
@@ -181,7 +172,7 @@ async def test_a_call_that_is_cancelled_hands_its_connection_to_nobody(
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
-        assert await connector.run(backend, timeout=LIMIT_SECONDS) not in busy_with
+        assert await connector.run(backend_pid, timeout=LIMIT_SECONDS) not in busy_with
         may_go_on.set()
 
 
@@ -208,16 +199,16 @@ async def test_an_open_transaction_is_not_committed_by_the_next_user(
 async def test_when_all_are_busy_the_wait_is_bounded(open_connector: OpenConnector) -> None:
     may_go_on = threading.Event()
     async with open_connector(sql_sam_pool_max=1) as connector:
-        await connector.run(backend, timeout=LIMIT_SECONDS)
+        await connector.run(backend_pid, timeout=LIMIT_SECONDS)
         busy = asyncio.create_task(
             connector.run(lambda _connection: may_go_on.wait(LIMIT_SECONDS), timeout=LIMIT_SECONDS)
         )
         await asyncio.sleep(0)
         with pytest.raises(PoolExhaustedError):
-            await connector.run(backend, timeout=0.1)
+            await connector.run(backend_pid, timeout=0.1)
         may_go_on.set()
         await busy
-        assert await connector.run(backend, timeout=LIMIT_SECONDS)
+        assert await connector.run(backend_pid, timeout=LIMIT_SECONDS)
 
 
 async def test_threads_that_are_stuck_are_bounded_and_do_not_hold_the_close(
@@ -228,7 +219,7 @@ async def test_threads_that_are_stuck_are_bounded_and_do_not_hold_the_close(
         proxy.fall_silent()
         for _ in range(10):
             with pytest.raises(DatabaseTimeoutError):
-                await connector.run(backend, timeout=0.05)
+                await connector.run(backend_pid, timeout=0.05)
         assert threading.active_count() - before <= 4
     assert proxy.is_silent  # none of them has come back
 
@@ -259,7 +250,7 @@ async def test_aioodbc_keeps_its_connection_where_the_connector_takes_it_out(
         assert connection.closed
         await pool.release(connection)
         assert (pool.size, pool.freesize) == (0, 0)
-        raw.execute("SELECT 1").close()  # nobody has closed it
+        raw.execute("SELECT 1").close()  # it is still open
         raw.close()
 
 
@@ -291,7 +282,7 @@ async def test_a_cursor_is_closed_before_its_connection(
             await connector.run(work, timeout=LIMIT_SECONDS)
         assert used
         assert all(map(_is_closed, used))
-        assert await connector.run(backend, timeout=LIMIT_SECONDS)
+        assert await connector.run(backend_pid, timeout=LIMIT_SECONDS)
 
 
 async def test_a_cursor_that_was_given_up_is_closed_on_its_own_thread(

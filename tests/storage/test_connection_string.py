@@ -1,4 +1,4 @@
-"""SQL_SAM_* become an ODBC connection string in which every value is what was set."""
+"""SQL_SAM_* become an ODBC connection string, with every value as it was set."""
 
 import string
 from collections.abc import Callable
@@ -131,7 +131,7 @@ def test_the_connection_is_encrypted_and_the_certificate_checked_by_default(
     assert (values["Encrypt"], values["TrustServerCertificate"]) == ("yes", "no")
 
 
-def test_what_an_availability_group_wants_is_passed_on_where_it_is_set(
+def test_availability_group_settings_are_passed_on_where_they_are_set(
     with_drivers: Callable[..., None],
 ) -> None:
     with_drivers("ODBC Driver 18 for SQL Server")

@@ -1,4 +1,4 @@
-"""Nothing of a connection string is repeated unless it is known not to be secret.
+"""No part of a connection string is repeated unless it is known not to be secret.
 
 A separator that is missing or misspelt puts the password where no password is looked for.
 """
@@ -57,7 +57,7 @@ def built(text: str) -> ConnectionString | str:
 @example(text=f"Driver=SQLite3;Server=db PWD:{SECRET};UID=sam")
 @example(text=f"Driver=SQLite3;UID=sam{SECRET};Database=x")
 @example(text=f"Driver=SQLite3;UID=sam;PWD=;{SECRET}=UID;")
-def test_whatever_a_driver_quotes_of_a_misspelt_one_the_secret_does_not_come_out(text: str) -> None:
+def test_a_drivers_quotation_of_a_misspelt_one_does_not_disclose_the_secret(text: str) -> None:
     made = built(text)
     if isinstance(made, str):
         assert SECRET not in made
@@ -69,7 +69,7 @@ def test_whatever_a_driver_quotes_of_a_misspelt_one_the_secret_does_not_come_out
     assert SECRET not in f"{made!r} {made.driver.name} {made.driver.reason}"
 
 
-def test_what_is_known_not_to_be_secret_is_told() -> None:
+def test_parts_known_not_to_be_secret_are_shown() -> None:
     made = built(VALID[1])
     assert isinstance(made, ConnectionString)
     said = f"Login failed for user 'sam' on db,1433. Cannot open SAM. {SECRET}"

@@ -1,4 +1,4 @@
-"""An error is the row's fault, the row's bad luck, or the database's; so rule 5 of the design says.
+"""Error classification (rule 5): permanent or transient for the row, or the database's.
 
 The tables are checked against what the drivers really answer, where the database can be run here;
 SQL Server's by messages in the form that Microsoft's driver gives them.
@@ -155,7 +155,7 @@ def postgres_error(
         (("DROP TABLE robots", UPDATE), DATABASE),
         ((UPDATE.replace("status", "nope"),), DATABASE),
         (("SET TRANSACTION READ ONLY", UPDATE), DATABASE),
-        (("CREATE ROLE nobody", "SET ROLE nobody", UPDATE), DATABASE),
+        (("CREATE ROLE other", "SET ROLE other", UPDATE), DATABASE),
         (("SELECT pg_terminate_backend(pg_backend_pid()), ?, ?",), DATABASE),
     ],
 )
@@ -170,7 +170,7 @@ def test_postgresql_a_value_that_is_too_long(postgres_database: PostgresDatabase
     assert POSTGRESQL.classify(error) is PERMANENT
 
 
-def test_postgresql_a_locked_row_is_its_own_bad_luck(postgres_database: PostgresDatabase) -> None:
+def test_postgresql_a_locked_row_is_transient(postgres_database: PostgresDatabase) -> None:
     with (
         closing(pyodbc.connect(postgres_database.connection_string)) as other,
         closing(pyodbc.connect(postgres_database.connection_string)) as connection,

@@ -1,4 +1,4 @@
-"""Ids that the database takes for the same are one deployment."""
+"""Key equivalence: ids that the database takes for the same are one deployment."""
 
 import contextlib
 from collections.abc import Callable
@@ -195,7 +195,7 @@ async def test_the_rule_of_sql_server_comes_with_the_types(
 async def test_a_batch_of_another_rule_is_not_written(
     postgres_database: PostgresDatabase, settings_for: Callable[..., Settings]
 ) -> None:
-    """Of two spellings one might be overtaken by the other: whoever has them puts them together."""
+    """Of two spellings one might be overtaken by the other: the caller puts them together."""
     postgres_database.execute('CREATE TABLE runs ("deploymentId" uuid, status VARCHAR(64))')
     postgres_database.execute("INSERT INTO runs VALUES (?, 'RUNNING')", UUID)
     settings = settings_for(postgres_database, sql_sam_table="runs")

@@ -1,4 +1,4 @@
-"""The database's login needs SELECT and UPDATE on one table: what else it may not, nobody can do.
+"""Least privilege: the database login needs SELECT and UPDATE on one table, and has no more.
 
 On PostgreSQL, for SQLite knows no rights; for SQL Server storage/schema/sqlserver_login.sql has the
 same two.
@@ -40,7 +40,7 @@ def test_callbacks_are_written(
         SQL_SAM_FINISHED_COLUMN="finished",
     )
     assert service.post(body("d-1", "DONE")).json()["outcome"] == "updated"
-    assert service.post(body("nobody", "DONE")).json()["outcome"] == "unmatched"
+    assert service.post(body("d-unknown", "DONE")).json()["outcome"] == "unmatched"
     assert service.ready().json()["database"] == "up"
     assert postgres_database.statuses() == {"d-1": "DONE"}
 

@@ -51,7 +51,7 @@ def answer_each(server: TdsServer, answer: Callable[[str], list[Answer]]) -> Non
 
 
 def sizes(server: TdsServer) -> list[int]:
-    """How many UPDATEs each execute had."""
+    """The number of UPDATEs of each execute."""
     return [statement.text.count("UPDATE") for statement in server.heard("UPDATE")]
 
 

@@ -1,4 +1,4 @@
-"""Microsoft's driver gets the settings as they were set: seen in the login that it sends.
+"""Microsoft's driver gets the settings unchanged: seen in the login that it sends.
 
 Down to its own answers where nothing listens, or says nothing.
 """
@@ -14,12 +14,11 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from sam.callback.settings import Settings
-from sam.callback.storage.connector import DatabaseConnector
 from sam.callback.storage.errors import DatabaseUnavailableError
 from sam.callback.storage.odbc.connection_string import connection_string
-from sam.callback.storage.robots import RobotRepository
 from tests.support.conditions import LIMIT_SECONDS
 from tests.support.proxy import proxy_to
+from tests.support.repositories import open_repository
 from tests.support.tds import TdsServer, tds_server
 
 # What a login can be made of: any character but those that no environment, or no login, can hold.
@@ -86,23 +85,19 @@ def test_a_password_is_not_sent_to_a_server_that_cannot_encrypt(
 
 async def probe(settings: Settings) -> str:
     """Try to write; return why it did not work."""
-    connector = DatabaseConnector(settings)
-    await connector.open()
-    try:
+    async with open_repository(settings) as repository:
         with pytest.raises(DatabaseUnavailableError) as caught:
-            await RobotRepository(connector, settings).probe(timeout=LIMIT_SECONDS)
-    finally:
-        await connector.close()
+            await repository.probe(timeout=LIMIT_SECONDS)
     return str(caught.value)
 
 
-async def test_nobody_listens(to_sql_server: dict[str, Any]) -> None:
-    with closing(socket.socket()) as nobody:
-        nobody.bind(("127.0.0.1", 0))
+async def test_no_server_listens(to_sql_server: dict[str, Any]) -> None:
+    with closing(socket.socket()) as unused:
+        unused.bind(("127.0.0.1", 0))
         reason = await probe(
             settings(
                 to_sql_server,
-                sql_sam_server=f"127.0.0.1,{nobody.getsockname()[1]}",
+                sql_sam_server=f"127.0.0.1,{unused.getsockname()[1]}",
                 sql_sam_login_timeout=1,
             )
         )

@@ -93,7 +93,7 @@ async def test_values_of_all_lengths_have_one_declaration(
 async def test_another_alphabet_is_never_squeezed_into_varchar(
     sql_server: TdsServer, open_repository: OpenRepository
 ) -> None:
-    """As "?" it might be somebody else's deployment."""
+    """As "?" it might be another deployment."""
     sql_server.answer = table_of(("varchar(128)", 128))
     async with open_repository() as repository:
         await apply(repository, ("日次-🤖", "Ñandú"))
@@ -115,7 +115,7 @@ async def test_a_value_that_is_longer_than_its_column_is_not_cut_here(
 
 
 @pytest.mark.parametrize("wrong", [f"{UUID}wrong", "d-1", UUID[:-1], f"{{{UUID}}}", "１" * 36])
-async def test_what_is_no_uuid_is_a_dead_letter_where_the_column_holds_uuids(
+async def test_an_id_that_is_no_uuid_is_a_dead_letter_where_the_column_holds_uuids(
     wrong: str, sql_server: TdsServer, open_repository: OpenRepository
 ) -> None:
     """SQL Server would cut it to 36 characters, and so meet the row of another deployment."""
@@ -183,7 +183,7 @@ async def test_the_catalogue_is_asked_for_the_table_as_the_update_names_it(
     )
 
 
-async def test_what_the_callback_held_and_when_it_came_are_left_to_the_driver(
+async def test_payload_and_time_are_left_to_the_driver(
     sql_server: TdsServer, open_repository: OpenRepository
 ) -> None:
     sql_server.answer = table_of(("varchar(128)", 128))

@@ -101,7 +101,7 @@ def test_it_is_one_in_the_payload_too(
     assert database.execute("SELECT status, payload FROM robots") == [("DONE", sent.decode())]
 
 
-def test_what_ends_a_string_in_c_is_refused(started: Service, database: Database) -> None:
+def test_nul_is_refused(started: Service, database: Database) -> None:
     for value in REFUSED:
         assert started.post(body(value, "X")).status_code == 422
         assert started.post(body("d-1", value)).status_code == 422

@@ -1,4 +1,4 @@
-"""What a SQL Server answers is taken for what it means: counts, triggers, errors, silence.
+"""SQL Server's results are read for what they mean: counts, triggers, errors, silence.
 
 The driver is Microsoft's; the server is a stand-in that answers as [MS-TDS] says one does.
 """
@@ -111,7 +111,7 @@ async def test_whether_a_row_has_a_later_status_is_looked_at(
         assert await outcome(repository) is expected
 
 
-async def test_once_a_row_was_found_locked_the_others_are_hardly_waited_for(
+async def test_after_a_locked_row_the_lock_timeout_is_shortened(
     sql_server: TdsServer, repository: RobotRepository
 ) -> None:
     def answer(statement: Statement) -> list[Answer]:

@@ -1,4 +1,4 @@
-"""The repository's UPDATE, on every database that can be run here: what it writes, and to whom."""
+"""The repository's UPDATE, on every database that can be run here."""
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, closing
@@ -12,7 +12,6 @@ import pytest
 from sam.callback.model import Callback
 from sam.callback.settings import Settings
 from sam.callback.storage.connection import DatabaseConnection
-from sam.callback.storage.connector import DatabaseConnector
 from sam.callback.storage.errors import DatabaseUnavailableError
 from sam.callback.storage.results import UpdateOutcome
 from sam.callback.storage.robots import RobotRepository
@@ -52,7 +51,7 @@ async def test_each_callback_of_a_batch_gets_its_own_result(
     database.add_robots(["d-2", "d-3"])
     async with open_repository() as repository:
         assert await outcomes(
-            repository, callback("d-1", "A"), callback("nobody"), callback("d-3", "C")
+            repository, callback("d-1", "A"), callback("d-unknown"), callback("d-3", "C")
         ) == [UPDATED, UNMATCHED, UPDATED]
     assert database.statuses() == {"d-1": "A", "d-2": "RUNNING", "d-3": "C"}
 
@@ -72,7 +71,7 @@ async def test_a_row_that_is_refused_does_not_hold_up_the_others(
     assert set(statuses.values()) == {"DONE"}
 
 
-async def test_why_a_row_was_refused_is_told_in_the_databases_words(
+async def test_the_reason_of_a_refusal_is_in_the_databases_words(
     open_repository: OpenRepository,
 ) -> None:
     async with open_repository() as repository:
@@ -155,13 +154,13 @@ async def test_with_a_finished_column_a_later_status_is_not_overwritten(
         assert await outcomes(repository, later) == [UPDATED]
         assert await outcomes(repository, earlier) == [UpdateOutcome.SUPERSEDED]
         assert await outcomes(repository, later) == [UPDATED]  # replayed
-        assert await outcomes(repository, callback("nobody")) == [UNMATCHED]
+        assert await outcomes(repository, callback("d-unknown")) == [UNMATCHED]
     assert database.statuses() == {"d-1": "LATER"}
 
 
 # SQL Server has no such trigger: for it there is test_sql_server_results.py.
 @pytest.mark.parametrize("database", ["sqlite_database", "postgres_database"], indirect=True)
-async def test_what_keeps_the_update_from_its_row_is_not_taken_for_a_later_status(
+async def test_a_trigger_that_skips_the_update_is_not_taken_for_a_later_status(
     open_repository: OpenRepository, database: Database
 ) -> None:
     """Nor is a row that appears just after the UPDATE: the callback is tried again."""
@@ -184,7 +183,7 @@ async def test_what_keeps_the_update_from_its_row_is_not_taken_for_a_later_statu
 
 
 @pytest.mark.parametrize("database", ROW_LOCKING, indirect=True)
-async def test_many_locked_rows_take_hardly_more_time_than_one(
+async def test_many_locked_rows_take_little_more_time_than_one(
     database: Database, settings_for: Callable[..., Settings]
 ) -> None:
     """The others are written; nothing is an outage.
@@ -195,9 +194,7 @@ async def test_many_locked_rows_take_hardly_more_time_than_one(
     locked = names[1::2]
     database.add_robots(names[1:])
     settings = settings_for(database, callback_db_timeout=4, sql_sam_pool_max=1)
-    connector = DatabaseConnector(settings)
-    await connector.open()
-    try:
+    async with repositories.open_connector(settings) as connector:
         with closing(pyodbc.connect(database.connection_string)) as other:
             for name in locked:
                 other.execute('UPDATE robots SET status = status WHERE "deploymentId" = ?', name)
@@ -210,8 +207,6 @@ async def test_many_locked_rows_take_hardly_more_time_than_one(
             assert applied.outcome is (UpdateOutcome.FAILED if name in locked else UPDATED)
         if isinstance(database, PostgresDatabase):  # and the next one waits for as long as before
             assert await connector.run(_lock_timeout, timeout=LIMIT_SECONDS) == "1s"
-    finally:
-        await connector.close()
 
 
 def _lock_timeout(connection: DatabaseConnection) -> str:
@@ -234,7 +229,7 @@ async def test_a_row_that_is_locked_does_not_hold_up_the_others(
 
 
 @pytest.mark.parametrize("database", ["postgres_database"], indirect=True)
-async def test_what_fails_at_the_commit_holds_up_none_but_itself(
+async def test_a_failure_at_commit_holds_up_no_other_row(
     open_repository: OpenRepository, database: Database
 ) -> None:
     """A deferred constraint says nothing before, and does not say whose row it is."""

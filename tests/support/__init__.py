@@ -1,1 +1,1 @@
-"""What tests need of the world: databases, the service as a process, callbacks."""
+"""Support for tests: databases, the service as a process, callbacks."""

@@ -1,4 +1,4 @@
-"""Waiting for a condition, with a limit; never for luck."""
+"""Waiting for a condition, with a limit."""
 
 import asyncio
 import time
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 LIMIT_SECONDS: Final = 60
-"""How long a test waits for anything. No machine is so slow that this decides a test."""
+"""The longest that a test waits for anything. No machine is so slow that this decides a test."""
 
 _PAUSE_SECONDS: Final = 0.02
 

@@ -16,7 +16,7 @@ from tests.support.service import KEY
 
 ROOT: Final = Path(__file__).parent.parent.parent
 BASE_IMAGE: Final = os.environ.get("SAM_TEST_BASE_IMAGE", "python:3.13-slim-bookworm")
-"""What the image is built upon; the Dockerfile's own, unless another must stand in."""
+"""The base image; the Dockerfile's own, unless another must stand in."""
 
 BUILD_OPTIONS: Final = shlex.split(os.environ.get("SAM_TEST_BUILD_OPTIONS", ""))
 """More options for the build, such as ``--network host``."""

@@ -34,7 +34,7 @@ class Database(Protocol):
 
     @property
     def connection_string(self) -> str:
-        """What SQL_SAM_CONNECTION_STRING is to be."""
+        """The value of SQL_SAM_CONNECTION_STRING."""
 
     def execute(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
         """Run a statement past the service; commit; return its rows."""
@@ -62,7 +62,7 @@ class SqliteDatabase:
         return self.waiting_for_locks(LIMIT_SECONDS * 1000)
 
     def waiting_for_locks(self, milliseconds: int) -> str:
-        """The connection string of somebody who waits so long for another's lock."""
+        """The connection string of a client that waits so long for another's lock."""
         return (
             f"DRIVER=SQLite3;Database={self.path};SyncPragma=FULL;JournalMode=WAL;"
             f"Timeout={milliseconds};"
@@ -149,7 +149,7 @@ class PostgresServer:
         )
 
     def require_password(self, role: str) -> None:
-        """Believe a role of this name only with a password, which no test has."""
+        """Let a role of this name log in with a password only, which no test has."""
         rules = self.directory / "data" / "pg_hba.conf"
         rules.write_text(f"host all {role} 127.0.0.1/32 scram-sha-256\n{rules.read_text()}")
         self._run("pg_ctl", "reload")
@@ -260,7 +260,7 @@ _PORTS: Final = range(20_000, 32_000)
 
 
 def free_port() -> int:
-    """Find a port that nobody listens on."""
+    """Find a port without a listener."""
     while True:
         # Not by `random`: pytest-randomly gives all workers the same seed.
         port = _PORTS[secrets.randbelow(len(_PORTS))]

@@ -31,7 +31,7 @@ async def hung_disk(spool: Spool, limit: float | None = LIMIT_SECONDS) -> AsyncI
 
 @contextmanager
 def slow_disk(spool: Spool) -> Iterator[None]:
-    """What is being written takes until the end, and then succeeds."""
+    """A write takes until the end, and then succeeds."""
     with closing(sqlite3.connect(spool.path)) as other:
         other.execute("BEGIN IMMEDIATE")
         yield

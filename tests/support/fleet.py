@@ -56,7 +56,7 @@ class Fleet:
         new.wait_for_event("callback")
 
     def close(self) -> None:
-        """End all three; the instances without their drain, as nobody sends any more."""
+        """End all three; the instances without their drain, as there is no sender any more."""
         self._stack.close()
         for instance in self.instances:
             instance.send_signal(signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""JSON as text, with what JSON allows and hardly any parser takes, for Hypothesis."""
+"""JSON texts for Hypothesis, valid ones that hardly any parser takes among them."""
 
 import json
 

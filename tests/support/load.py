@@ -1,4 +1,4 @@
-"""Callbacks from many connections at once, and the account of what became of each."""
+"""Load over many connections at once, and an account of each callback."""
 
 import asyncio
 import itertools
@@ -139,7 +139,7 @@ class Load:
 
 
 def spooled(path: Path) -> dict[str, tuple[str, str]]:
-    """What a spool file holds: the kind and the status of each deployment."""
+    """The content of a spool file: the kind and the status of each deployment."""
     if not path.exists():
         return {}
     with closing(sqlite3.connect(path, timeout=LIMIT_SECONDS)) as connection:

@@ -12,7 +12,7 @@ from sam.callback.inbox.store import Kind
 ROOT: Final = Path(__file__).parents[2]
 LEVELS: Final = {"debug", "info", "warning", "error", "critical", "exception"}
 GATHERED: Final = "line"
-"""What holds the fields that `log_fields` gathers during a request, where they are written."""
+"""The holder of the fields that `log_fields` gathers during a request, where they are written."""
 
 COMMON: Final = "request_id"
 """A field of every line of a request: the schema has it once."""
@@ -22,7 +22,7 @@ STARRED: Final = {
     GATHERED: set[str](),
     "details": {"error"},
 }
-"""What a `**` brings along."""
+"""The fields of a `**`."""
 
 
 @dataclass(frozen=True)

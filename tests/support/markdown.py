@@ -1,4 +1,4 @@
-"""What tests read out of Markdown: code blocks, links, headings, tables."""
+"""Markdown for tests: code blocks, links, headings, tables."""
 
 import re
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What is generated of the documentation, and from what.
+"""Generated pages of the documentation, and their sources.
 
 `python -m tests.support.pages` writes all of it anew. A part of a page that is written by hand
 stands between two comments, `<!-- begin: NAME -->` and `<!-- end: NAME -->`.

@@ -1,4 +1,4 @@
-"""What a service imports and keeps, for the process that the tests fork services from."""
+"""Preloaded imports of a service, for the process that the tests fork services from."""
 
 import gc
 import importlib

@@ -1,4 +1,4 @@
-"""What the service prints, in any test, is searched for the key and the database's password."""
+"""Search of all that the service prints, in any test, for the key and the database's password."""
 
 import json
 import re
@@ -16,7 +16,7 @@ _SHORTEST: Final = 4
 _PASSWORD = re.compile(r"\b(?:PWD|PASSWORD)\s*=\s*(?:\{((?:[^}]|\}\})*)\}|([^;]*))", re.IGNORECASE)
 
 searched: Final = Counter[str]()
-"""How many processes and characters were searched in this process."""
+"""The number of processes and characters searched in this process."""
 
 
 class SecretPrintedError(AssertionError):

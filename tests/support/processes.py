@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import IO, Any, Final, Protocol
 
-# What the interpreter, the C library or the loader looks at before the first line of ours.
+# Read by the interpreter, the C library or the loader before the first line of the service.
 _READ_AT_START: Final = ("COVERAGE_", "LANG", "LC_", "LD_", "PYTHON", "TZ")
 
 _can_fork: Final = "forkserver" in multiprocessing.get_all_start_methods()
@@ -25,11 +25,11 @@ _context: Final[Any] = multiprocessing.get_context("forkserver" if _can_fork els
 if _can_fork:
     _context.set_forkserver_preload(["tests.support.preload"])
 _lock: Final = threading.Lock()
-"""`multiprocessing` looks at all its processes when it starts another, whoever waits for one."""
+"""`multiprocessing` looks at all its processes when it starts another: one thread at a time."""
 
 
 class Process(Protocol):
-    """What is used of `subprocess.Popen`."""
+    """The part of `subprocess.Popen` that is used."""
 
     stdout: IO[str] | None
     stderr: IO[str] | None

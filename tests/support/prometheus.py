@@ -1,4 +1,4 @@
-"""Prometheus' own tools, and what the service exports as Prometheus sees it."""
+"""Prometheus' own tools, and the service's metrics as Prometheus sees them."""
 
 import json
 import re
@@ -45,7 +45,7 @@ def promtool(*arguments: "str | Path", text: str | None = None) -> str:
 
 @dataclass(frozen=True)
 class Scrape:
-    """What one GET of /metrics brought."""
+    """The answer to one GET of /metrics."""
 
     text: str
     families: list[Metric]
@@ -101,7 +101,7 @@ def read(response: httpx.Response) -> Scrape:
     return parse(response.text)
 
 
-def what_is_missing(expressions: Iterable[str], exported: Scrape) -> set[str]:
+def missing_series(expressions: Iterable[str], exported: Scrape) -> set[str]:
     """The names of metrics and labels in PromQL expressions that the service does not export."""
     labels = set(exported.labels) | {label for _, pairs in exported.series for label, _ in pairs}
     missing = set()

@@ -1,4 +1,4 @@
-"""HAProxy and nginx as processes, configured as in docs/proxy, word for word but for the places."""
+"""HAProxy and nginx as processes, configured word for word as in docs/proxy, but for the places."""
 
 import shutil
 import socket
@@ -32,7 +32,7 @@ class Proxy:
     Args:
         command: What starts it; it stays in the foreground.
         port: Where it listens.
-        tls: What believes its certificate.
+        tls: A context that trusts its certificate.
 
     Attributes:
         url: Where it listens, with ``https``.

@@ -1,4 +1,4 @@
-"""A TCP proxy in front of a database, which can refuse, fall silent, cut, and let nobody in."""
+"""A TCP proxy in front of a database, which can refuse, fall silent, cut, and admit none."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""HTTP by hand, for what a client library would not send."""
+"""HTTP by hand, for requests that no client library would send."""
 
 import socket
 import ssl
@@ -53,7 +53,7 @@ class Wire:
         """
         self._socket.sendall(data)
 
-    def send_what_fits(self, data: bytes) -> int:
+    def send_until_full(self, data: bytes) -> int:
         """Send as much as can be sent without waiting; return how much."""
         self._socket.settimeout(0)
         try:

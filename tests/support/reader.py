@@ -1,4 +1,4 @@
-"""Somebody who types what the documentation says."""
+"""A reader who types the documentation's commands."""
 
 import json
 import os
@@ -84,7 +84,7 @@ class Reader:
 
 @contextmanager
 def after_make_run(directory: Path, **variables: str) -> Iterator[Reader]:
-    """Somebody whose first terminal has what `make run` starts."""
+    """A reader whose first terminal runs `make run`."""
     log = directory / LOG
     with log.open("wb") as output:  # no pipe: one that is not read would block the service
         process = subprocess.Popen(

@@ -177,7 +177,7 @@ class Service:
         for text in self._process.stdout:
             with self._arrived:
                 self.output.append(text)
-                if text.endswith("\n"):  # a line that a kill cut short is nobody's promise
+                if text.endswith("\n"):  # a line that a kill cut short promises nothing
                     self.lines.append(json.loads(text))
                 self._arrived.notify_all()
         with self._arrived:

@@ -16,7 +16,7 @@ class Siege:
 
     Args:
         port: Where.
-        tls: What believes the certificate.
+        tls: A context that trusts the certificate.
         beginning: What each sends; it then waits for its end, and comes again.
         connections: How many.
         address: Where they come from.

@@ -1,4 +1,4 @@
-"""Databases whose COMMIT costs what a test says: a synchronous replica, a trigger, a slow disk."""
+"""Databases with a costly COMMIT: a synchronous replica, a trigger, a slow disk."""
 
 import shutil
 import signal

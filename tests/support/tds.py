@@ -1,4 +1,4 @@
-"""Enough of a SQL Server to hear what ODBC drivers say: logins, statements, how values are bound.
+"""A stand-in for SQL Server that hears ODBC drivers: logins, statements, how values are bound.
 
 It speaks TDS 7.4 without encryption, and answers what a test tells it to. It knows no SQL: that a
 statement means what it should, only a real server shows.
@@ -34,14 +34,14 @@ _PRECISIONS: Final = {12: 8000, -9: 4000, 65527: 4000, -3: 8000, 65533: 8000, 93
 
 @dataclass(frozen=True)
 class Count:
-    """How many rows a statement met; None where the server does not say (SET NOCOUNT ON)."""
+    """The number of rows a statement met; None where the server does not say (SET NOCOUNT ON)."""
 
     rows: int | None
 
 
 @dataclass(frozen=True)
 class Error:
-    """What the server says of a statement, or a login, that failed."""
+    """The server's message about a statement, or a login, that failed."""
 
     number: int
     message: str = "Something is wrong."
@@ -57,7 +57,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Statement:
-    """What came: a text, the values bound to it, and the procedure that executes it, if any."""
+    """A statement: its text, the values bound to it, and the procedure that executes it, if any."""
 
     text: str
     parameters: tuple[Parameter, ...] = ()
@@ -66,7 +66,7 @@ class Statement:
 
 @dataclass(frozen=True)
 class Login:
-    """What the driver made of a connection string."""
+    """A login, as the driver made it of a connection string."""
 
     user: str
     password: str
@@ -120,7 +120,7 @@ class TdsServer:
 
 
 def types(*columns: tuple[str, int, str | None]) -> Rows:
-    """What the catalogue tells of columns: type, bytes, collation."""
+    """The catalogue's answer about columns: type, bytes, collation."""
     return Rows(("system_type_name", "max_length", "collation_name"), columns)
 
 

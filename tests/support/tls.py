@@ -28,12 +28,12 @@ class Certificate:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What makes the service use it."""
+        """The service's variables for it."""
         return {
             "CALLBACK_SSL_CERTFILE": str(self.certfile),
             "CALLBACK_SSL_KEYFILE": str(self.keyfile),
         }
 
     def client_context(self) -> ssl.SSLContext:
-        """What makes a client believe it."""
+        """A client's context that trusts it."""
         return ssl.create_default_context(cafile=str(self.certfile))

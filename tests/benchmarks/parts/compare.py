@@ -1,4 +1,4 @@
-"""How do the subjects compare, on each database and at each number of connections?
+"""Comparison of the subjects, on each database and at each number of connections.
 
 In each round every subject is started anew with a fresh database, in another order.
 """

@@ -1,4 +1,4 @@
-"""What does a callback cost in CPU time, against the empty endpoint's request?"""
+"""CPU time of a callback, against the empty endpoint's request."""
 
 from contextlib import ExitStack
 from functools import partial

@@ -1,4 +1,4 @@
-"""How much memory do 1,000 open connections take, and does it grow over a million callbacks?"""
+"""Memory of 1,000 open connections, and its growth over a million callbacks."""
 
 from functools import partial
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What does an answer cost while the database is down, against one while it is up?
+"""Cost of an answer while the database is down, against one while it is up.
 
 PostgreSQL is stopped and started again in each round, under the same service. What is measured is
 the state, not the moment of the change: a callback that meets a database that has just fallen

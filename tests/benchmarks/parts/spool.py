@@ -85,8 +85,8 @@ def run(run: Run) -> None:
         target = Target(all_of_them.connection_string, all_of_them.deployment_ids[spooled:])
         _fill(directory / "dead.db", Kind.DEAD_LETTER, entries)
         _fill(directory / "queued.db", Kind.QUEUED, entries)
-        strangers = [f"{deployment_id}-stranger" for deployment_id in entries]
-        _fill(directory / "unmatched.db", Kind.UNMATCHED, strangers)
+        unknown = [f"{deployment_id}-unknown" for deployment_id in entries]
+        _fill(directory / "unmatched.db", Kind.UNMATCHED, unknown)
         for start in run.rounds:
             states = [
                 _State(UP_EMPTY, directory / "empty-up.db", is_database_up=True),

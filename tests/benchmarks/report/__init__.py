@@ -1,1 +1,1 @@
-"""What a person is shown of a run: tables in the terminal, a page, plots."""
+"""The report of a run: tables in the terminal, a page, plots."""

@@ -60,7 +60,7 @@ def write(results: Results, docs: Path) -> Path:
         _SUMMARY.format(met=met, measured=len(measured)),
         *(f"![{caption}](benchmarks/{name})\n\n*{caption}*" for name, caption in drawn.items()),
         "## The targets",
-        tables.verdicts(results).as_markdown(),
+        tables.targets(results).as_markdown(),
         "## How to read this",
         _how(results),
         "## Side by side",

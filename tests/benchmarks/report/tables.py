@@ -39,7 +39,7 @@ class Table:
         console.print(table)
 
 
-def verdicts(results: Results) -> Table:
+def targets(results: Results) -> Table:
     """Every target that something was measured for, with what was reached."""
     table = Table(
         "Targets: medians, and between which values the rounds were",
@@ -53,7 +53,7 @@ def verdicts(results: Results) -> Table:
                 target.text,
                 text.limit(target),
                 text.spread(target.reached, target.unit),
-                text.verdict(target),
+                text.met(target),
             ]
         )
     return table
@@ -108,7 +108,7 @@ def circumstances(results: Results) -> Iterator[Table]:
 
 
 def failures(results: Results) -> Table:
-    """What could not be measured, and why; and callbacks that went where they should not."""
+    """Failed measurements, with reasons; and callbacks that went where they should not."""
     table = Table("Not as it should be", ["what", "why"])
     for measurement in results.failures:
         table.rows.append([str(measurement.cell), measurement.failure.replace("\n", " ")])
@@ -128,7 +128,7 @@ def print_all(results: Results, console: Console) -> None:
     for table in (
         *comparisons(results),
         *circumstances(results),
-        verdicts(results),
+        targets(results),
         failures(results),
     ):
         if table.rows:

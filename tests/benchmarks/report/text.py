@@ -44,7 +44,7 @@ def limit(target: Target) -> str:
     return f"at least {target.at_least:g}"
 
 
-def verdict(target: Target) -> str:
+def met(target: Target) -> str:
     """Write whether a target is met."""
     return "met" if target.is_met else "**missed**"
 

@@ -1,4 +1,4 @@
-"""What the subjects share: their settings, the stock key check, and uvicorn as the service has it.
+"""Common parts of the subjects: settings, the stock key check, and uvicorn as the service has it.
 
 The variables are the service's own, so that one environment starts any of them.
 """
