@@ -81,7 +81,8 @@ _HEAD: Final = """\
   .later { stroke-dasharray: 5 4 }
 </style>
 <defs>
-  <marker id="head" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="8" markerHeight="8" orient="auto">
+  <marker id="head" viewBox="0 0 8 8" refX="8" refY="4" orient="auto"
+    markerWidth="8" markerHeight="8">
     <path d="M0 0L8 4L0 8z" fill="#59636e"/>
   </marker>
 </defs>
