@@ -110,8 +110,7 @@ lint: .setup-test  ## style, types, import rules, spelling, scripts, workflows
 	$(RUN) mypy --platform win32 --no-warn-unreachable sam
 	$(RUN) lint-imports
 	$(RUN) codespell
-	$(RUN) shellcheck .ci/publish .ci/release .ci/release-notes .ci/repeat .ci/run .ci/system-packages .ci/uv \
-	    .docker/smoke .docker/up
+	$(RUN) shellcheck $$(git grep --untracked -l '^#!/.*sh$$')
 	$(RUN) yamllint --strict .
 	$(RUN) check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(RUN) check-jsonschema --builtin-schema vendor.compose-spec compose.yaml

@@ -1,5 +1,6 @@
-"""/docs in a real browser without a network: Try it out gives 200."""
+"""/docs in a real browser that reaches this service and nothing else: 401, 422 and 200 are seen."""
 
+import os
 import shutil
 from typing import TYPE_CHECKING
 
@@ -68,23 +69,33 @@ def test_authorize_then_try_it_out(
     page.goto(service.url + "/docs")
     expect(page.get_by_role("heading", name="SAM Callback Service")).to_be_visible()
 
-    page.get_by_role("button", name="Authorize").first.click()
-    page.get_by_label("Value").fill(KEY)
-    page.get_by_label("Apply credentials").click()
-    page.get_by_role("button", name="Close").click()
-
     operation = page.locator("#operations-Callbacks-callback_callback_post")
     operation.click()
     operation.get_by_role("button", name="Try it out").click()
-    operation.locator("textarea").fill(body("d-1", "RUN_COMPLETED").decode())
-    operation.get_by_role("button", name="Execute").click()
-
     answer = operation.locator(".live-responses-table .response")
-    expect(answer.locator(".response-col_status")).to_contain_text("200")
-    expect(answer).to_contain_text('"outcome": "updated"')
+
+    def try_it_out(content: str, status: str, says: str) -> None:
+        operation.locator("textarea").fill(content)
+        operation.get_by_role("button", name="Execute").click()
+        expect(answer.locator(".response-col_status")).to_contain_text(status)
+        expect(answer).to_contain_text(says)
+
+    callback = body("d-1", "RUN_COMPLETED").decode()
+    try_it_out(callback, "401", "A valid X-API-KEY header is required.")
+    page.get_by_role("button", name="Authorize").first.click()
+    page.get_by_role("textbox", name="Value:").fill(KEY)
+    page.get_by_label("Apply credentials").click()
+    page.get_by_role("button", name="Close").click()
+    try_it_out('{"status": "RUN_COMPLETED"}', "422", "Field required")
+    try_it_out(callback, "200", '"outcome": "updated"')
+    if picture := os.environ.get("SAM_TEST_SCREENSHOT"):  # for the tutorial
+        page.set_viewport_size({"width": 900, "height": 1020})
+        operation.locator(".opblock-section-request-body").evaluate("it => it.scrollIntoView()")
+        page.screenshot(path=picture)
     assert sqlite_database.statuses() == {"d-1": "RUN_COMPLETED"}
     assert elsewhere == []
-    assert complaints == []
+    refused = "Failed to load resource: the server responded with a status of "
+    assert [complaint.removeprefix(refused)[:3] for complaint in complaints] == ["401", "422"]
 
 
 def test_nothing_that_is_not_its_own_runs_on_the_page(browser: "Browser", service: Service) -> None:

@@ -7,7 +7,6 @@ owner can read. With SQL Server itself, the workflow on GitHub runs the same thr
 import json
 import os
 import secrets
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -21,7 +20,7 @@ from sam.callback.cli import embedded
 from tests.support import printed
 from tests.support.callbacks import body
 from tests.support.conditions import eventually
-from tests.support.containers import ROOT, docker, docker_fails
+from tests.support.containers import copy_checkout, docker, docker_fails
 
 pytestmark = pytest.mark.container
 
@@ -44,15 +43,7 @@ def project() -> str:
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """This checkout, as it is made with umask 077."""
     copy = tmp_path_factory.mktemp("checkout")
-    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
-    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    for name in listed.stdout.splitlines():
-        if (ROOT / name).is_file():
-            file = copy / name
-            file.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, file)
-    for path in copy.rglob("*"):
-        path.chmod(path.stat().st_mode & 0o700)
+    copy_checkout(copy)
     return copy
 
 

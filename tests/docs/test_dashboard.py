@@ -1,12 +1,23 @@
-"""The dashboard is valid, asks for exported metrics only, and is provisioned with Prometheus."""
+"""The dashboard is sound, each panel has data in Prometheus, and it is provisioned with it."""
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from tests.support.prometheus import ROOT, as_rules, missing_series, promtool, scrape
+from tests.support.callbacks import body
+from tests.support.conditions import LIMIT_SECONDS, eventually
+from tests.support.databases import SqliteDatabase
+from tests.support.prometheus import (
+    ROOT,
+    as_rules,
+    missing_series,
+    prometheus,
+    promtool,
+    scrape,
+)
 from tests.support.service import Service
 
 DASHBOARD = json.loads((ROOT / "docs/grafana/sam-callback.json").read_text(encoding="utf-8"))
@@ -69,6 +80,35 @@ def test_its_metrics_are_exported(service: Service) -> None:
         if variable["type"] == "query"
     ]
     assert missing_series([*expressions().values(), *variables], scrape(service)) == set()
+
+
+def test_each_panel_has_data_in_prometheus(
+    service: Service, sqlite_database: SqliteDatabase, tmp_path: Path
+) -> None:
+    """And each rule for an alert can be evaluated."""
+    empty = {
+        name: text.replace("$job", "sam-callback").replace("$instance", ".*")
+        for name, text in expressions().items()
+        if name.startswith("panel:")  # nothing to annotate has happened
+    }
+    numbers = itertools.count()
+
+    def all_have_data() -> bool:
+        late = f"late-{next(numbers)}"
+        service.post(body("d-1"))
+        service.post(body(late))
+        sqlite_database.add_robots([late])  # so that there is something to replay
+        service.get("/metrics")  # without the key
+        for name, expression in list(empty.items()):
+            if server.values(expression):
+                del empty[name]
+        return not empty and set(server.rules().values()) == {"ok"}
+
+    with prometheus(tmp_path, service) as server:
+        try:
+            eventually(all_have_data, 3 * LIMIT_SECONDS)
+        except AssertionError:
+            raise AssertionError(f"without data: {empty}, or rules: {server.rules()}") from None
 
 
 def test_the_stack_is_made_of_parts_that_find_one_another() -> None:

@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.support import pages
+from sam.callback.model import Outcome
+from tests.support import flow_chart, pages
 
 # The app looks for SQLite's driver, as the tests that start a server do.
 NEED_A_DRIVER = {"docs/reference/http.md"}
@@ -18,3 +19,9 @@ NEED_A_DRIVER = {"docs/reference/http.md"}
 def test_a_page_is_as_it_would_be_written_now(name: str) -> None:
     page = pages.ROOT.joinpath(name).read_text(encoding="utf-8")
     assert page == pages.PAGES[name](), f"{name} is not current. {pages.HOW_TO}"
+
+
+@pytest.mark.parametrize("words", [flow_chart.ENGLISH, flow_chart.SPANISH])
+def test_the_picture_has_every_outcome(words: dict[str, str]) -> None:
+    shown = set(f"{words['committed']} {words['kept']}".replace(",", "").split())
+    assert shown >= {outcome.value for outcome in Outcome}

@@ -1,4 +1,4 @@
-"""README.md and README.es.md have one table of the settings: all of them, with their defaults."""
+"""Every setting is in the reference, in English and in Spanish, with its default."""
 
 from pathlib import Path
 
@@ -7,6 +7,7 @@ import pytest
 from sam.callback.settings import Settings
 from tests.support import markdown
 
+REFERENCE = ["docs/reference/settings.md", "docs/reference/settings.es.md"]
 REQUIRED = {"CALLBACK_API_KEY": "k", "SQL_SAM_CONNECTION_STRING": "DRIVER=SQLite3;"}
 
 
@@ -19,15 +20,15 @@ def table(name: str) -> dict[str, tuple[str, str]]:
     return {row[0].strip("`"): (row[1], row[2].strip("`")) for row in rows}
 
 
-@pytest.mark.parametrize("name", ["README.md", "README.es.md"])
-def test_it_lists_each_setting_with_a_meaning(name: str) -> None:
+@pytest.mark.parametrize("name", REFERENCE)
+def test_each_is_listed_with_a_meaning(name: str) -> None:
     listed = table(name)
     assert listed.keys() == {field.upper() for field in Settings.model_fields}
     assert all(meaning for meaning, _ in listed.values())
 
 
-@pytest.mark.parametrize("name", ["README.md", "README.es.md"])
-def test_its_defaults_are_those_of_the_service(
+@pytest.mark.parametrize("name", REFERENCE)
+def test_the_defaults_are_those_of_the_service(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     listed = table(name)
@@ -44,3 +45,12 @@ def test_its_defaults_are_those_of_the_service(
         if default:
             monkeypatch.setenv(variable, default)
     assert Settings.load() == defaults
+
+
+@pytest.mark.parametrize("language", ["md", "es.md"])
+def test_a_readme_has_what_is_required_as_the_reference_has_it(language: str) -> None:
+    readme = table(f"README.{language}")
+    reference = table(f"docs/reference/settings.{language}")
+    assert readme.items() <= reference.items()
+    required = {"CALLBACK_API_KEY", "SQL_SAM_SERVER", "SQL_SAM_DATABASE", "SQL_SAM_USER"}
+    assert readme.keys() >= required | {"SQL_SAM_PASSWORD"}

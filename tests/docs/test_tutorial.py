@@ -10,7 +10,7 @@ import pytest
 
 from tests.support import markdown
 from tests.support.conditions import eventually
-from tests.support.reader import Reader, after_make_run
+from tests.support.reader import LOG, Reader, after_make_run
 
 pytestmark = pytest.mark.server
 
@@ -49,9 +49,20 @@ def test_the_first_half_hour(reader: Reader) -> None:
     eventually(lambda: json.loads(reader.types(ready))["status"] == "ok")
 
 
-def test_the_readme_shows_its_first_callback() -> None:
+def test_the_readme_shows_its_first_callback_its_answer_and_its_line(reader: Reader) -> None:
     readme = markdown.ROOT.joinpath("README.md").read_text(encoding="utf-8")
-    assert COMMANDS[0] in [code for language, code in markdown.blocks(readme) if language == "sh"]
+    shown = markdown.blocks(readme)
+    assert COMMANDS[0] in [code for language, code in shown if language == "sh"]
+    answer, line = [json.loads(code) for language, code in shown if language == "json"]
+    answered = json.loads(reader.types(COMMANDS[0]))
+    assert {**answered, "requestId": answer["requestId"]} == answer
+    log = (reader.directory / LOG).read_text(encoding="utf-8")
+    [written] = [each for each in map(json.loads, log.splitlines()) if each["event"] == "callback"]
+    assert list(written) == list(line)
+    of_this_run = {"timestamp", "version", "instance", "pid", "request_id", "db_ms", "duration_ms"}
+    assert {name: line[name] for name in line.keys() - of_this_run} == {
+        name: written[name] for name in written.keys() - of_this_run
+    }
 
 
 def _status(reader: Reader, deployment_id: str) -> str:

@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,6 +50,19 @@ def docker_fails(*arguments: str, timeout: float = 60) -> "subprocess.CompletedP
         check=False,
         timeout=timeout,
     )
+
+
+def copy_checkout(directory: Path) -> None:
+    """Copy this checkout, without what git ignores, and as a checkout of umask 077 is."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    for name in listed.stdout.splitlines():
+        if (ROOT / name).is_file():
+            file = directory / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, file)
+    for path in directory.rglob("*"):
+        path.chmod(path.stat().st_mode & 0o700)
 
 
 def build(tag: str, *options: str) -> None:

@@ -9,7 +9,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final, get_args
 
@@ -19,6 +19,7 @@ from pydantic.fields import FieldInfo
 from sam.callback.service.main import create_app
 from sam.callback.setting_types import Seconds
 from sam.callback.settings import Settings
+from tests.support import flow_chart
 
 ROOT: Final = Path(__file__).parents[2]
 HOW_TO: Final = "Run `uv run python -m tests.support.pages`, which writes it anew."
@@ -26,6 +27,8 @@ HOW_TO: Final = "Run `uv run python -m tests.support.pages`, which writes it ane
 _NOT_BY_HAND: Final = "<!-- Written by tests/support/pages.py: not to be edited by hand. -->"
 _SETTINGS: Final = """\
 # Settings
+
+*[En español](settings.es.md)*
 
 They come from the environment, then from files in `/run/secrets` that are named like the variable,
 in small letters, then from a file `.env` in the working directory. An empty variable counts as one
@@ -46,6 +49,14 @@ of `check`: quotation marks or blanks round a value, and a variable that is no s
 `CALLBACK_API_KEY` is required, and so are `SQL_SAM_SERVER`, `SQL_SAM_DATABASE`, `SQL_SAM_USER` and
 `SQL_SAM_PASSWORD` where `SQL_SAM_CONNECTION_STRING` is not set.
 """
+_ESSENTIAL: Final = (
+    "CALLBACK_API_KEY",
+    "SQL_SAM_SERVER",
+    "SQL_SAM_DATABASE",
+    "SQL_SAM_USER",
+    "SQL_SAM_PASSWORD",
+    "SQL_SAM_TABLE",
+)
 
 _UNITS: Final = {3600: "h", 60: "min", 1: "s"}
 _SIZES: Final = {2**30: "GiB", 2**20: "MiB", 2**10: "KiB"}
@@ -67,14 +78,16 @@ def default_of(field: FieldInfo) -> str:
     return value.as_posix() if isinstance(value, Path) else str(value)
 
 
-def settings_table() -> str:
-    """Return every setting with its meaning, in the words of the message about a bad value.
-
-    In the order of .env.example, which is told by subject.
-    """
-    rows = ["| variable | meaning | default |", "|---|---|---|"]
+def setting_names() -> list[str]:
+    """Return the variables in the order of .env.example, which is told by subject."""
     example = ROOT.joinpath(".env.example").read_text(encoding="utf-8")
-    for name in re.findall(r"(?m)^(?:# )?([A-Z_]+)=", example):
+    return re.findall(r"(?m)^(?:# )?([A-Z_]+)=", example)
+
+
+def settings_table(names: Iterable[str]) -> str:
+    """Return settings with their meanings, in the words of the message about a bad value."""
+    rows = ["| variable | meaning | default |", "|---|---|---|"]
+    for name in names:
         field = Settings.model_fields[name.lower()]
         default = f"`{default_of(field)}`" if default_of(field) else ""
         rows.append(f"| `{name}` | {field.description} | {default} |")
@@ -151,7 +164,7 @@ def _code(value: object) -> str:
 
 def settings_page() -> str:
     """Return the page of the settings."""
-    return _generated(f"{_SETTINGS}\n{settings_table()}")
+    return _generated(f"{_SETTINGS}\n{settings_table(setting_names())}")
 
 
 def _generated(text: str) -> str:
@@ -168,10 +181,12 @@ def _between(path: str, name: str, text: str) -> str:
 
 
 PAGES: Final[dict[str, Callable[[], str]]] = {
-    "README.md": lambda: _between("README.md", "settings", settings_table()),
+    "README.md": lambda: _between("README.md", "settings", settings_table(_ESSENTIAL)),
     "docs/reference/settings.md": settings_page,
     "docs/reference/cli.md": cli_page,
     "docs/reference/http.md": http_page,
+    "docs/images/callback.svg": lambda: flow_chart.picture(flow_chart.ENGLISH),
+    "docs/images/callback.es.svg": lambda: flow_chart.picture(flow_chart.SPANISH),
 }
 """Each page that is generated, wholly or in part, and what makes it."""
 

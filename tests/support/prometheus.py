@@ -1,19 +1,25 @@
-"""Prometheus' own tools, and the service's metrics as Prometheus sees them."""
+"""Prometheus itself, its tools, and what the service exports as Prometheus sees it."""
 
 import json
+import math
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import httpx
+import yaml
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support.service import Service
+from tests.support import markdown
+from tests.support.conditions import LIMIT_SECONDS, eventually
+from tests.support.databases import free_port
+from tests.support.service import KEY, Service
 
 ROOT: Final = Path(__file__).parent.parent.parent
 
@@ -27,20 +33,108 @@ _LABEL_LIST = re.compile(r"\b(?:by|on|without|ignoring)\s*\(([^()]*)\)")
 _STRING = re.compile(r'"[^"]*"')
 
 
+def _program(name: str) -> Path:
+    tools = ROOT / ".tools/bin" / name
+    program = tools if tools.exists() else shutil.which(name)
+    assert program, f"this test needs {name}: `make setup`"
+    return Path(program)
+
+
 def promtool(*arguments: "str | Path", text: str | None = None) -> str:
     """Run promtool; return what it printed.
 
     Raises:
         AssertionError: If it complained of anything.
     """
-    here = ROOT / ".tools/bin/promtool"
-    program = here if here.exists() else shutil.which("promtool")
-    assert program, "this test needs promtool: `make setup`"
     done = subprocess.run(
-        [program, *arguments], input=text, capture_output=True, text=True, check=False
+        [_program("promtool"), *arguments], input=text, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
+
+
+class Prometheus:
+    """A Prometheus that runs.
+
+    Args:
+        client: Which speaks to it.
+    """
+
+    def __init__(self, client: httpx.Client) -> None:
+        self._client = client
+
+    def is_ready(self) -> bool:
+        try:
+            return self._client.get("/-/ready").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def values(self, expression: str) -> list[float]:
+        """The values that PromQL comes to now, but for those that are no number."""
+        response = self._client.get("/api/v1/query", params={"query": expression})
+        assert response.status_code == 200, response.text
+        found = [float(each["value"][1]) for each in response.json()["data"]["result"]]
+        return [value for value in found if not math.isnan(value)]
+
+    def rules(self) -> dict[str, str]:
+        """Each rule, with how its last evaluation went: ``ok``, ``err`` or ``unknown``."""
+        groups = self._client.get("/api/v1/rules").json()["data"]["groups"]
+        return {rule["name"]: rule["health"] for group in groups for rule in group["rules"]}
+
+
+@contextmanager
+def prometheus(directory: Path, service: Service) -> Iterator[Prometheus]:
+    """Prometheus as docs/prometheus configures it, but that it scrapes one service, and often.
+
+    Debian 12's is too old for the header, so HAProxy adds it, as docs/metrics.md says.
+    """
+    config = yaml.safe_load((ROOT / "docs/prometheus/prometheus.yml").read_text(encoding="utf-8"))
+    [job] = config["scrape_configs"]
+    del job["http_headers"]
+    between, port = free_port(), free_port()
+    job["static_configs"][0]["targets"] = [f"127.0.0.1:{between}"]
+    config["global"] = {
+        "scrape_interval": "3s",
+        "scrape_timeout": "3s",
+        "evaluation_interval": "3s",
+    }
+    config["rule_files"] = [str(ROOT / "docs/prometheus" / name) for name in config["rule_files"]]
+    (directory / "prometheus.yml").write_text(json.dumps(config), encoding="utf-8")
+
+    page = (ROOT / "docs/metrics.md").read_text(encoding="utf-8")
+    [haproxy] = [code for language, code in markdown.blocks(page) if language == "haproxy"]
+    for documented, here in {
+        "127.0.0.1:9100": f"127.0.0.1:{between}",
+        "127.0.0.1:8000": f"127.0.0.1:{service.port}",
+        "THE-KEY": KEY,
+    }.items():
+        assert documented in haproxy
+        haproxy = haproxy.replace(documented, here)
+    (directory / "haproxy.cfg").write_text(haproxy, encoding="utf-8")
+
+    commands = [
+        [_program("haproxy"), "-db", "-f", directory / "haproxy.cfg"],
+        [
+            _program("prometheus"),
+            f"--config.file={directory}/prometheus.yml",
+            f"--storage.tsdb.path={directory}/data",
+            f"--web.listen-address=127.0.0.1:{port}",
+        ],
+    ]
+    running = [
+        subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for command in commands
+    ]
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+            server = Prometheus(client)
+            eventually(server.is_ready)
+            yield server
+    finally:
+        for process in running:
+            process.terminate()
+        for process in running:
+            process.wait(LIMIT_SECONDS)
 
 
 @dataclass(frozen=True)

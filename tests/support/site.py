@@ -16,6 +16,7 @@ from tests.support.markdown import ROOT, pages
 STAGE: Final = ROOT / "build/docs"
 
 _TOP: Final = {"README.md": "index.md", "README.es.md": "es.md"}
+_COPIED: Final = {".css", ".png", ".svg"}
 _LANGUAGES: Final = {".py": "python", ".yml": "yaml", ".cfg": "text", ".conf": "nginx"}
 _CODE_OR_LINK: Final = re.compile(
     r"(?P<code>^ *```.*?^ *```$)|(?P<before>\]\()(?P<target>[^()\s#]+)", re.MULTILINE | re.DOTALL
@@ -24,6 +25,8 @@ _CODE_OR_LINK: Final = re.compile(
 
 def place(path: PurePosixPath) -> PurePosixPath:
     """Return where something of the repository is on the site."""
+    if path.suffix in _COPIED:
+        return path.relative_to("docs")
     if path.suffix != ".md":
         # Zensical takes no page whose name begins with a dot.
         shown = "source" / PurePosixPath(*(part.lstrip(".") for part in path.parts))
@@ -47,6 +50,9 @@ class Site:
         self._written.add(path)
         page = STAGE / place(path)
         page.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix in _COPIED:
+            shutil.copy(ROOT / path, page)
+            return
         page.write_text(self._text(path), encoding="utf-8")
 
     def _text(self, path: PurePosixPath) -> str:
@@ -77,6 +83,7 @@ def main() -> None:
     """Lay out the site anew."""
     shutil.rmtree(STAGE, ignore_errors=True)
     site = Site()
+    site.lay_out(PurePosixPath("docs/site.css"))
     for page in pages():
         site.lay_out(PurePosixPath(page.relative_to(ROOT)))
 

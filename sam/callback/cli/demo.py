@@ -86,8 +86,9 @@ def _address(process: "subprocess.Popen[str]") -> str:
 def _send(client: httpx.Client, deployment_id: str, status: str) -> None:
     callback = {"deploymentId": deployment_id, "status": status, "userId": "14", "botOutput": {}}
     response = client.post(CALLBACK_PATH, json=callback)
-    typer.echo(f"\nPOST {CALLBACK_PATH} {json.dumps(callback)}")
-    typer.echo(f"  {response.status_code} {response.text}")
+    answer = response.json()
+    typer.echo(f"\nPOST {CALLBACK_PATH}  {deployment_id}  {status}")
+    typer.echo(f"  {response.status_code} {answer.get('outcome') or answer['detail']}")
 
 
 def _print(title: str, robots: list[tuple[str, str, str]]) -> None:
