@@ -54,7 +54,7 @@ test-alone: .setup-test  ## each of the tests in a process of its own, two at a 
 	    xargs -P 2 -n 1 $(RUN) --no-sync pytest -q --no-header -p no:cacheprovider
 
 .PHONY: test-fuzz
-test-fuzz: .setup-test  ## 20,000 requests that nobody would write, the same ones each time
+test-fuzz: .setup-test  ## 20,000 malformed requests, the same ones each time
 	$(RUN) --group fuzz pytest -n 2 --dist worksteal -m fuzz tests/fuzz
 
 .PHONY: fuzz

@@ -1,4 +1,4 @@
-"""The certificate that the service shows to A360, and what may be wrong with its two files."""
+"""TLS certificate of the service: its two files, loaded and validated."""
 
 import contextlib
 import ssl
@@ -11,15 +11,15 @@ _OF_ANOTHER_KEY = {"KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_A
 
 
 class CertificateError(ValueError):
-    """A file cannot be used. The message says why, and what to do."""
+    """Unusable file. The message gives the cause and the remedy."""
 
 
 class CertificateExpiredError(Exception):
-    """No sender would accept the certificate today. The message says why."""
+    """Certificate that is not valid now, so that no sender accepts it. The message says why."""
 
 
 def require_certificate(certificate: Path) -> None:
-    """Look whether a file holds certificates.
+    """Require a file to hold certificates.
 
     Raises:
         CertificateError: If it does not.
@@ -32,7 +32,7 @@ def require_certificate(certificate: Path) -> None:
 
 
 def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
-    """Return what a server needs to speak TLS 1.2 or 1.3, and nothing older.
+    """Return the context of a server that speaks TLS 1.2 or 1.3, and nothing older.
 
     Args:
         certificate: PEM: the service's certificate, then those of the authorities between.
@@ -56,7 +56,7 @@ def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
     except (OSError, ValueError) as error:  # SSLError is an OSError
         if is_encrypted:
             raise CertificateError(
-                "the key is encrypted, and the service has nobody to ask for its password; decrypt "
+                "the key is encrypted, and the service cannot ask for its password; decrypt "
                 "it (openssl pkey -in KEY -out NEW), and let only the service read the new file"
             ) from None
         if getattr(error, "reason", None) in _OF_ANOTHER_KEY:

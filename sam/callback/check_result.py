@@ -1,4 +1,4 @@
-"""Results of checks: what was looked at, how bad it is, and what to do."""
+"""Check results: subject, severity, detail, action."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -18,7 +18,7 @@ class CheckResult:
     """Result of one check.
 
     Attributes:
-        subject: What was looked at.
+        subject: The thing that was checked.
         level: Its severity.
         detail: What was found. No secret.
         action: What to do, where there is something to do.

@@ -1,4 +1,4 @@
-"""What the server and the app tell each other of a request, beside ASGI: keys of its scope."""
+"""ASGI scope keys by which the server and the app exchange a request's state."""
 
 from typing import Final
 
@@ -11,8 +11,8 @@ BODY: Final = "sam.callback.body"
 """Here as soon as no more of the body comes: None, or a `Refusal` if it is broken."""
 
 
-class Refusal(Exception):  # noqa: N818 - an answer, no error of ours
-    """What is answered to a request that is not valid HTTP, or goes beyond a limit.
+class Refusal(Exception):  # noqa: N818 - an answer, not an error
+    """Answer to a request that is not valid HTTP, or exceeds a limit.
 
     Attributes:
         status: HTTP's.

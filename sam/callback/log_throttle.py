@@ -1,4 +1,4 @@
-"""Rate limit for log lines that senders can cause: the first are written, the rest are counted."""
+"""Rate limit for log lines that senders can cause: the first are written, the rest counted."""
 
 import threading
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Counters and histograms for Prometheus. One `Metrics` for each app: nothing here is global.
+"""Counters and histograms for Prometheus. Each app has its own `Metrics`: nothing is global.
 
 Each part counts where a thing happens, on series that were looked up once, so that the hot path
 only adds. States, which are no events, are read when they are scraped: `inbox/collector.py`.
@@ -40,7 +40,7 @@ disable_created_metrics()  # type: ignore[no-untyped-call]  # the library's
 
 
 class RefusalReason(StrEnum):
-    """Why a request was refused, or given up by its sender."""
+    """Reason for which a request was refused, or given up by its sender."""
 
     NO_KEY = "no_key"
     SEVERAL_KEYS = "several_keys"
@@ -70,7 +70,7 @@ class RefusalReason(StrEnum):
 
 
 class CutReason(StrEnum):
-    """Why a connection was closed without an answer."""
+    """Reason for which a connection was closed without an answer."""
 
     TOO_MANY_CONNECTIONS = "too_many_connections"
     TOO_MANY_OPEN_FILES = "too_many_open_files"
@@ -113,7 +113,7 @@ class Replayed(StrEnum):
 
 
 class BackgroundTask(StrEnum):
-    """A task that runs as long as the service does; see `tasks.Supervisor`."""
+    """Task that runs as long as the service does; see `tasks.Supervisor`."""
 
     ACCEPT = "accept"
     """Accepts connections."""

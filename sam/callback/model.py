@@ -1,4 +1,4 @@
-"""The model: a callback, and its outcome."""
+"""Domain model: a callback, and its outcome."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -45,8 +45,9 @@ class Callback:
     """One accepted callback: the final status of one deployment.
 
     Attributes:
-        number: When its body had been read, in ns since 1970 UTC, but always higher than that of
-            the callback before; for one deployment, the higher number wins.
+        number: Its sequence number: the time at which its body had been read, in ns since 1970
+            UTC, but always higher than that of the callback before. For one deployment, the higher
+            number wins.
         deployment_id: A360's ``deploymentId``, 1 to 128 characters, stripped.
         status: A360's ``status``, 1 to 64 characters, stripped; any value, as new ones appear
             without notice.
@@ -65,7 +66,7 @@ class Callback:
 
 
 def received_at(number: int) -> datetime:
-    """Return the time that a callback's number stands for."""
+    """Return the time of reception that a sequence number stands for."""
     return _EPOCH + timedelta(microseconds=number // 1000)
 
 

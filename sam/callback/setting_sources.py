@@ -1,4 +1,4 @@
-"""Sources of the settings: the environment, Docker secrets, a file ``.env``."""
+"""Setting sources: the environment, Docker secrets, a file ``.env``."""
 
 import io
 import os
@@ -18,7 +18,7 @@ _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
 class SourceError(Exception):
-    """A source cannot be used. The message names it, says why and what to do; it holds no value."""
+    """Unusable source. The message names it, with cause and remedy; it holds no value."""
 
 
 def read_variables() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Types of the settings: durations, names, keys, as they are read from text."""
+"""Setting types: durations, names, keys, parsed from text."""
 
 import os
 import re

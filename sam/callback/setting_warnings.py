@@ -1,4 +1,4 @@
-"""Warnings about settings that can be used, and are probably not what was meant."""
+"""Warnings about settings that are valid, and probably not intended."""
 
 import difflib
 from collections.abc import Collection, Iterator, Mapping
@@ -57,7 +57,7 @@ def warnings_about(variables: Mapping[str, str], known: Collection[str]) -> Iter
 def weakness_of(key: str) -> str:
     """Return why a shared secret can be guessed, without quoting it; '' if no reason is known."""
     if any(known in key.lower() for known in _KNOWN_KEYS):
-        return "it is, or holds, an example that everybody knows"
+        return "it is, or holds, a published example"
     if len(key) < MIN_KEY_LENGTH:
         return f"it has {len(key)} characters, and should have {MIN_KEY_LENGTH} at least"
     if len(set(key)) < MIN_KEY_DISTINCT:

@@ -40,7 +40,7 @@ _HOST_NAME = re.compile(r"[\w.-]+")
 
 
 class SettingsError(Exception):
-    """The settings cannot be used. The message names every bad variable and holds no secret."""
+    """Unusable settings. The message names every bad variable and holds no secret."""
 
 
 class _FromEnvironment(BaseModel):

@@ -40,7 +40,7 @@ class Supervisor:
         try:
             yield
         except asyncio.CancelledError:
-            # One that nobody asked of this task is a failure too: of a future that it waited for.
+            # Not this task was cancelled, but a future that it waited for: that is a failure too.
             current = asyncio.current_task()
             if current is None or current.cancelling():
                 raise

@@ -1,4 +1,4 @@
-"""Threads for calls that block, which never keep the process from ending."""
+"""Daemon threads for blocking calls: none of them keeps the process from ending."""
 
 import asyncio
 import contextlib

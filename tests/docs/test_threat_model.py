@@ -12,7 +12,7 @@ LINK = re.compile(r"\]\(([^)#]+)")
 def threats() -> dict[str, str]:
     """The threats, and the last column of each."""
     text = PAGE.read_text(encoding="utf-8")
-    section = text.partition("## The threats, and what is done\n")[2].partition("\n## ")[0]
+    section = text.partition("## Threats and countermeasures\n")[2].partition("\n## ")[0]
     rows = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("|")]
     return {cells[0].strip(): cells[-1].strip() for cells in rows[2:]}
 

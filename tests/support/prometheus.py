@@ -112,8 +112,8 @@ def prometheus(directory: Path, service: Service) -> Iterator[Prometheus]:
         haproxy = haproxy.replace(documented, here)
     (directory / "haproxy.cfg").write_text(haproxy, encoding="utf-8")
 
-    commands = [
-        [_program("haproxy"), "-db", "-f", directory / "haproxy.cfg"],
+    commands: list[list[str]] = [
+        [_program("haproxy"), "-db", "-f", f"{directory}/haproxy.cfg"],
         [
             _program("prometheus"),
             f"--config.file={directory}/prometheus.yml",

@@ -1,4 +1,4 @@
-"""The command line: a module for each command, and what several share."""
+"""Command line: a module per command, and shared modules."""
 
 from importlib import import_module
 from typing import Annotated, Any, Final

@@ -1,4 +1,4 @@
-"""Bodies of callbacks: read from a file, or made up as A360 writes them."""
+"""Callback bodies: read from a file, or made up as A360 writes them."""
 
 import itertools
 import json

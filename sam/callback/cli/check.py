@@ -1,4 +1,4 @@
-"""``check``: each thing that the service needs, on a line, and what to do where it is wrong."""
+"""``check``: checks of all that the service needs, a line each, with an action where one fails."""
 
 import asyncio
 import dataclasses
@@ -46,7 +46,7 @@ def check(
 
 
 def _results() -> Iterator[CheckResult]:
-    from sam.callback.inbox.sqlite.check import inspect_spool  # noqa: PLC0415 - see serve
+    from sam.callback.inbox.sqlite.check import check_spool  # noqa: PLC0415 - see serve
     from sam.callback.storage.check import check_database  # noqa: PLC0415
 
     settings = Settings.load()
@@ -54,7 +54,7 @@ def _results() -> Iterator[CheckResult]:
     yield from warnings_about(read_variables(), Settings.model_fields)
     yield _check_keys(settings)
     yield _check_address(settings)
-    yield from inspect_spool(settings)
+    yield from check_spool(settings)
     yield from asyncio.run(check_database(settings))
 
 

@@ -1,4 +1,4 @@
-"""HTTP client of `send` and `simulate`: posts a callback as A360 does, and explains the answer."""
+"""HTTP client of `send` and `simulate`: posts callbacks as A360 does, and explains answers."""
 
 import os
 import ssl
@@ -31,10 +31,10 @@ _SHOWN_MISTAKES: Final = 20
 
 
 class Fault(Enum):
-    """Why a callback was not taken, or is not known to be.
+    """Fault for which a callback was not taken, or is not known to be.
 
     Attributes:
-        exit_status: How `send` ends.
+        exit_status: The exit status of `send`.
         meaning: The fault, for a person.
     """
 

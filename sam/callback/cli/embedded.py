@@ -1,4 +1,4 @@
-"""The embedded database: SQLite over ODBC, for trying the service out on one machine."""
+"""Embedded database: SQLite over ODBC, for a trial of the service on one machine."""
 
 import os
 import sqlite3

@@ -1,4 +1,4 @@
-"""Load: callbacks at a rate, or as fast as they are answered, and the tally of the answers."""
+"""Load generator: callbacks at a rate, or as fast as they are answered, and a tally of answers."""
 
 import asyncio
 import itertools

@@ -1,4 +1,4 @@
-"""Output of the commands: messages that end one, and text from outside made harmless."""
+"""Command output: final messages, and escaping of text from outside."""
 
 import json
 from typing import Final, NoReturn

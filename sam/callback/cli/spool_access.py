@@ -1,4 +1,4 @@
-"""The spool that a command works on: options that name it and its entries, and what they mean."""
+"""Spool access of the commands: options that select the spool and its entries."""
 
 import sqlite3
 from collections.abc import Iterator

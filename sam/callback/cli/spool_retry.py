@@ -1,4 +1,4 @@
-"""``spool retry``: dead letters applied again, and bodies that were not understood read anew."""
+"""``spool retry``: another try for dead letters and for bodies that were not understood."""
 
 from dataclasses import replace
 from typing import Annotated, Final

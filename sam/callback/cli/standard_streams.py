@@ -1,4 +1,4 @@
-"""Standard streams of the process: closed ones opened, and what C libraries print logged."""
+"""Standard streams: closed ones are opened, and output of C libraries is logged."""
 
 import faulthandler
 import os

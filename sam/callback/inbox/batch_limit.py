@@ -1,4 +1,4 @@
-"""The largest batch that the database takes in time: congestion control."""
+"""Batch size limit, found by congestion control: the largest that is committed in time."""
 
 import math
 from collections import deque
@@ -31,13 +31,13 @@ class _Fall:
 
 
 class BatchLimit:
-    """How many deployments a batch may have.
+    """Limit of the deployments in a batch.
 
     What a batch takes has a fixed part, which is the COMMIT's (a synchronous replica, a trigger, a
     far network), and one that grows with its rows. Smaller batches help against the second alone;
     against the first they do harm, as fewer callbacks get through. So the limit falls by half when
     a batch took too long, as TCP's window does (RFC 5681), and a fall that did not help is taken
-    back (as in RFC 3522). It grows as far as is safe even if the rows are all that takes time.
+    back (as in RFC 3522). It grows as far as fits in time even if the rows are all that takes time.
 
     It has no clock: it learns from batches alone.
 
@@ -74,8 +74,8 @@ class BatchLimit:
             self._fall = self._fall or _Fall(self.value, rows, seconds)
             self._halve(rows)
         elif rows >= self.value and seconds > 0:
-            safe = math.ceil(rows * self._enough / seconds)
-            self.value = min(MAX_BATCH, max(self.value, safe))
+            fitting = math.ceil(rows * self._enough / seconds)
+            self.value = min(MAX_BATCH, max(self.value, fitting))
 
     def ran_out_of_time(self, rows: int) -> None:
         """Learn from a batch that used up its time limit: what it would have taken is not known."""

@@ -16,7 +16,7 @@ _FINISH_POLL_SECONDS = 0.01
 
 @dataclass(slots=True, eq=False)
 class Group:
-    """The callbacks of one deployment that go together: the last one stands for all.
+    """Callbacks of one deployment that go together: the last one stands for all.
 
     Attributes:
         key: What identifies the deployment.

@@ -1,4 +1,4 @@
-"""Circuit breaker for the database. Open is: writes fail. Closed is: a write was committed."""
+"""Circuit breaker for the database: open when writes fail, closed when one was committed."""
 
 import math
 import time
@@ -45,7 +45,7 @@ _TAKES_CALLBACKS: Final = frozenset({CircuitState.CLOSED, CircuitState.UNKNOWN})
 
 
 class CircuitBreaker:
-    """What is known of the database, from the outcome of writes.
+    """State of the database, learnt from the outcome of writes.
 
     Attributes:
         state: The circuit's state.

@@ -1,4 +1,4 @@
-"""The state of the inbox as gauges, read when somebody scrapes; nothing is looked up for it."""
+"""Prometheus collector: the inbox's known state as gauges, with no look-up at a scrape."""
 
 import time
 from collections.abc import Iterable, Mapping
@@ -104,5 +104,5 @@ def _by_kind(name: str, text: str, values: Mapping[Kind, float]) -> Metric:
 
 
 def _age(number: int | None) -> float:
-    """Return the seconds since a callback's number; a clock that was set back makes it 0."""
+    """Return the seconds since a sequence number; a clock that was set back makes it 0."""
     return 0.0 if number is None else max(0, time.time_ns() - number) / _NS

@@ -1,4 +1,4 @@
-"""Writes to the database: whether it takes them, and how many at once, is learnt from each."""
+"""Database writer: its writes teach the circuit breaker and the batch size limit."""
 
 import asyncio
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ class DatabaseWriter:
         probe_time_limit: Seconds for a probe, connecting included.
 
     Attributes:
-        slots: One for each write that may be under way. Whoever forms a batch takes one first: no
+        slots: One for each write that may be under way. It is taken before a batch is formed: no
             batch that is formed waits for a connection, while more arrives that could go with it.
         limit: How large a batch may be.
     """

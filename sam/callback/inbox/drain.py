@@ -1,4 +1,4 @@
-"""Drains a spool that no service owns any more."""
+"""Draining of a spool that no service owns any more."""
 
 import asyncio
 from collections.abc import Callable
@@ -16,7 +16,7 @@ MAX_FAILURES: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class Drained:
-    """What a drain did.
+    """Result of a drain.
 
     Attributes:
         applied: How many entries were applied.

@@ -1,4 +1,4 @@
-"""The duty cycle of work that must not take the time of other work."""
+"""Duty cycle, for work that must not take the time of other work."""
 
 import math
 import time

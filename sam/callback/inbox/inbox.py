@@ -1,4 +1,4 @@
-"""The inbox: its parts put together, opened and closed in their order."""
+"""Inbox: the composition of its parts, opened and closed in order."""
 
 import asyncio
 import contextlib
@@ -28,7 +28,7 @@ from sam.callback.storage.robots import RobotRepository
 from sam.callback.tasks import Supervisor
 
 FINISH_SECONDS: Final = 1
-"""How long callbacks that nobody waits for any more may take when the service ends."""
+"""How long callbacks that no sender waits for any more may take when the service ends."""
 
 MAX_BYTES_IN_FLIGHT: Final = 2**24
 """What callbacks and bodies that wait for the disk may hold in memory together."""
@@ -64,7 +64,7 @@ _DATABASE: Final = {
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What is known without looking: for readiness and metrics."""
+    """Known state, without a look-up: for readiness and metrics."""
 
     readiness: Readiness
     database: Database
@@ -95,8 +95,8 @@ class Inbox:
 
     Args:
         settings: How.
-        metrics: Where it counts; nobody sees it, unless given.
-        supervisor: Runs background tasks; nobody hears of their failures, unless given.
+        metrics: Where it counts; by default counted in vain.
+        supervisor: Runs background tasks; by default their failures are only logged.
 
     Attributes:
         spool: What is kept on disk.
@@ -178,7 +178,7 @@ class Inbox:
         )
         if replay:
             self._replaying = _start(
-                self._look_at_database(), run(BackgroundTask.REPLAY, self.replayer.run)
+                self._probe_at_start(), run(BackgroundTask.REPLAY, self.replayer.run)
             )
 
     async def close(self) -> None:
@@ -236,7 +236,7 @@ class Inbox:
             spool_disk=self.spool.disk,
         )
 
-    async def _look_at_database(self) -> None:
+    async def _probe_at_start(self) -> None:
         """Find out at the start, not with the first callback, whether the table can be written."""
         if await self.database.probe():
             self.breaker.committed()

@@ -85,7 +85,7 @@ class Recorder:
         )
 
     async def record(self, deployment_id: str, status: str, payload: bytes | None) -> Recorded:
-        """Make a callback durable; it gets its number here, so call it as soon as its body is read.
+        """Make a callback durable; it is numbered here, so call it as soon as its body is read.
 
         What is done for it goes on if the caller is cancelled.
 
@@ -130,7 +130,11 @@ class Recorder:
                 for group in groups:
                     group.is_in_database = False
                     if group.spooling is None:
-                        self._put(group, Kind.QUEUED, f"{type(error).__name__}: internal error.")
+                        self._put(
+                            group,
+                            Kind.QUEUED,
+                            f"{type(error).__name__}: internal error, please report.",
+                        )
             finally:
                 self._batcher.done(groups)
 

@@ -1,4 +1,4 @@
-"""From the spool into the database: tries what is due, and tries a database that is down."""
+"""Replayer: applies due entries of the spool, and probes a database that is down."""
 
 import asyncio
 import contextlib
@@ -209,7 +209,7 @@ class Replayer:
             put_off,
         )
         moved = [each for each in moved if each[0].number not in not_moved]
-        _tell(done, [(e, reason) for e, kind, reason in moved if kind is Kind.DEAD_LETTER])
+        _log_results(done, [(e, reason) for e, kind, reason in moved if kind is Kind.DEAD_LETTER])
 
     def _kind_after(self, entry: Entry, applied: UpdateResult) -> tuple[Kind, str]:
         if applied.outcome is UpdateOutcome.REFUSED:
@@ -231,12 +231,12 @@ class Replayer:
         tried_since = max(self._running_since, self._breaker.closed_since)
         if time.monotonic() - tried_since < min(self._unmatched_ttl, GRACE_SECONDS):
             return False
-        # By the clock that says less: a clock that is set must not end anybody's wait.
+        # By the clock that says less: a clock that is set must not end a wait.
         now = min(time.time_ns(), time.monotonic_ns() + self._clock_offset)
         return now - entry.number > self._unmatched_ttl * _NS
 
 
-def _tell(done: list[tuple[Entry, UpdateOutcome]], dead: list[tuple[Entry, str]]) -> None:
+def _log_results(done: list[tuple[Entry, UpdateOutcome]], dead: list[tuple[Entry, str]]) -> None:
     for entry, outcome in done:
         if outcome is UpdateOutcome.SUPERSEDED:
             _log.warning("superseded", deployment_id=entry.deployment_id, status=entry.status)

@@ -1,4 +1,4 @@
-"""The sequence of callbacks: what is newer has the higher number, whatever the clock does."""
+"""Sequence of callbacks: a newer one has the higher number, whatever the clock does."""
 
 import time
 from collections.abc import Callable

@@ -78,7 +78,7 @@ class SpoolWriter:
                 _fail(batch, str(error))
             except Exception as error:  # noqa: BLE001 - an error of this code must not leave a caller waiting
                 _log.exception("batch_failed")
-                _fail(batch, f"{type(error).__name__}: internal error.")
+                _fail(batch, f"{type(error).__name__}: internal error, please report.")
             else:
                 _settle(batch, are_stored)
             for entry, _ in batch:

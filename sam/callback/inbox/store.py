@@ -1,4 +1,4 @@
-"""What the spool holds: entries, of four kinds."""
+"""Entries of a store, of four kinds."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -8,7 +8,7 @@ _ENTRY_OVERHEAD = 150  # bytes of a row and its indexes beside its texts; 134 to
 
 
 class Kind(StrEnum):
-    """What an entry waits for."""
+    """Kind of an entry, by what it waits for."""
 
     QUEUED = "queued"
     """The database."""
@@ -75,7 +75,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Total:
-    """What there is of a kind.
+    """Totals of a kind.
 
     Attributes:
         entries: How many entries.

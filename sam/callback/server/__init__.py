@@ -1,1 +1,1 @@
-"""What uvicorn lacks at the edge: time limits, size limits, a connection limit, drain, TLS."""
+"""HTTP server: uvicorn, with time, size and connection limits, draining and TLS."""

@@ -1,4 +1,4 @@
-"""Addresses to listen on: CALLBACK_HOST and CALLBACK_PORT, as sockets."""
+"""Listening sockets for CALLBACK_HOST and CALLBACK_PORT."""
 
 import contextlib
 import socket

@@ -1,4 +1,4 @@
-"""Connection limit with eviction, and one timer for the deadlines of all connections."""
+"""Connection limit with eviction, and the deadlines of all connections on one timer."""
 
 import asyncio
 import contextlib
@@ -131,7 +131,7 @@ class Connections:
             await asyncio.sleep(_WAIT_SECONDS)
 
     def evict(self, reason: CutReason = CutReason.TOO_MANY_CONNECTIONS) -> bool:
-        """Cut the connection that is the least likely to bring a callback, if one may go."""
+        """Cut the connection that is least likely to bring a callback, if one may be evicted."""
         youngest = asyncio.get_running_loop().time() - self._grace
         evicted = next(iter(self._unauthenticated), None)
         if evicted is None or evicted.opened > youngest:

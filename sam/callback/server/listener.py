@@ -1,4 +1,4 @@
-"""Accepting connections, one at a time, while there is room for them."""
+"""Listener: accepts connections one at a time, while there is room for them."""
 
 import asyncio
 import contextlib

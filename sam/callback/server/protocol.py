@@ -1,4 +1,4 @@
-"""HTTP on one connection: uvicorn's protocol, with the limits that it lacks."""
+"""HTTP protocol of a connection: uvicorn's, with the limits that it lacks."""
 
 import math
 from itertools import chain
@@ -249,7 +249,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._is_ignored = True
         self.transport.abort()
 
-    # How it is done.
+    # Implementation.
 
     @property
     def _newest(self) -> RequestResponseCycle | None:

@@ -1,4 +1,4 @@
-"""Uvicorn's server: listening by itself, and draining before it ends."""
+"""Uvicorn server with its own listener, and draining before its end."""
 
 import asyncio
 import functools
@@ -153,7 +153,7 @@ def run(app: FastAPI, settings: Settings) -> None:
         ws="none",
         server_header=False,
         headers=SECURITY_HEADERS,
-        # Where no proxy is believed, nothing need look for one.
+        # Without a trusted proxy, nothing need look for one.
         proxy_headers=bool(settings.callback_forwarded_allow_ips),
         forwarded_allow_ips=settings.callback_forwarded_allow_ips,
         ssl_context_factory=(lambda _config, _default: tls) if tls else None,

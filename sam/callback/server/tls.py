@@ -1,4 +1,4 @@
-"""TLS for one connection, in the memory of one record, with a half-close.
+"""TLS transport of a connection, in the memory of one record, with a half-close.
 
 asyncio's own takes up to 512 KiB for each connection (256 received, 256 to be decrypted), says
 nothing of a connection before its handshake has ended, and cannot close one way only.

@@ -1,4 +1,4 @@
-"""The app: what it answers over HTTP, in FastAPI."""
+"""FastAPI app: the answers over HTTP."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""API key: no request without a valid X-API-KEY gets past, but for a short public list."""
+"""API key authentication: a valid X-API-KEY for every path but a short public list."""
 
 import hashlib
 import hmac

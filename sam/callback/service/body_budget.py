@@ -1,4 +1,4 @@
-"""Budget for the memory that the bodies in flight take together."""
+"""Memory budget of all bodies in flight."""
 
 import asyncio
 from types import TracebackType

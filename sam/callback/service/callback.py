@@ -1,4 +1,4 @@
-"""``POST /callback``: the hot path, from a request to the answer that its callback is durable."""
+"""``POST /callback``: the hot path, from a request to the answer of its durable callback."""
 
 import contextlib
 from http import HTTPStatus

@@ -1,4 +1,4 @@
-"""Decoding of a callback's body, in the encodings and with the flaws that senders have.
+"""Decoder of callback bodies, in the encodings and with the flaws that senders have.
 
 The common body is UTF-8 that pydantic reads. One that it does not, or that is large, is put into
 UTF-8 and looked through for the two fields that matter (`json_members.py`), and these are held to

@@ -1,4 +1,4 @@
-"""Bypasses of FastAPI on the way of a callback, each with what it saves of its CPU time.
+"""Bypasses of FastAPI on the way of a callback, each with its saving of CPU time.
 
 Routes are documented by FastAPI, and middlewares are added, as in any app of FastAPI. Measured in
 pairs: docs/decisions/0008-the-hot-path.md.

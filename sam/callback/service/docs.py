@@ -1,4 +1,4 @@
-"""The page /docs: Swagger UI, from here alone, and a policy that lets nothing else run on it.
+"""Swagger UI at /docs: served from here alone, under a strict Content-Security-Policy.
 
 Its assets are served from memory: each was read and compressed once, and takes no file descriptor.
 """

@@ -1,4 +1,4 @@
-"""Reader of single members of a JSON object, which ignores the others.
+"""Reader of single members of a JSON object; the others are ignored.
 
 No parser that was tried takes all that may stand in a member that is ignored: they convert
 numbers, join surrogates, recurse, or build what they will throw away (docs/decisions has which).

@@ -1,4 +1,4 @@
-"""The app: its parts put together, its lifespan, its middlewares and its routes."""
+"""App factory: parts, lifespan, middlewares, routes."""
 
 import contextlib
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""Reader of request bodies, with bounds on their size, time and memory."""
+"""Request body reader, with bounds on size, time and memory."""
 
 import asyncio
 from http import HTTPStatus

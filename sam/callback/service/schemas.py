@@ -1,4 +1,4 @@
-"""Models of the callback's body and of the answers, with their examples in the OpenAPI document."""
+"""Schemas of the callback's body and of the answers, with examples for the OpenAPI document."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

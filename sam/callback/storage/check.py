@@ -1,4 +1,4 @@
-"""Check of the database: all that the UPDATE needs. Changes nothing."""
+"""Database check: all that the UPDATE needs. Changes nothing."""
 
 import asyncio
 import contextlib

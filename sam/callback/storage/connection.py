@@ -1,4 +1,4 @@
-"""Connection to SAM's database: set up for its dialect; executes, commits with a permit, closes."""
+"""Database connection: set up for its dialect; executes, commits with a permit, closes."""
 
 import contextlib
 import math

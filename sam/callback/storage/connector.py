@@ -5,7 +5,7 @@ aioodbc makes the connections, and bounds and counts them. While it makes one it
 is closed. Which are idle is `ConnectionPool`'s to know.
 
 Of aioodbc's internals `Connection._conn` is used, and in this module alone: its pyodbc connection,
-since no public call runs a function of ours on a connection's thread. It is taken out, so that
+since no public call runs a given function on a connection's thread. It is taken out, so that
 aioodbc never closes what a thread works on. `tests/storage/test_connection_pool.py` would
 notice a release that changes this.
 """

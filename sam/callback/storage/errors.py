@@ -1,4 +1,4 @@
-"""Errors of the database, and the class of each: permanent, transient, the database's own.
+"""Database errors, and their classification: permanent, transient, the database's own.
 
 By SQLSTATE here and by native number in a dialect, since drivers differ in what they give:
 Microsoft's tells 42000 for almost everything and the truth in the number, psqlODBC the truth in the
@@ -49,7 +49,7 @@ class KeyRuleChangedError(Exception):
 
 
 class ErrorClass(StrEnum):
-    """How an error ends, which decides what becomes of the callback."""
+    """Class of an error, which decides what becomes of the callback."""
 
     PERMANENT = "permanent"
     """The value is refused for good: too long, of the wrong type, against a constraint."""
@@ -77,7 +77,7 @@ _SQLSTATE = {
     "3D": ErrorClass.DATABASE,  # no such database
     "3F": ErrorClass.DATABASE,  # no such schema
     "40": ErrorClass.TRANSIENT,  # deadlock, serialization failure
-    "42": ErrorClass.DATABASE,  # the statement is ours, so a table, a column or a right is missing
+    "42": ErrorClass.DATABASE,  # a fixed statement, so a table, a column or a right is missing
     "44": ErrorClass.PERMANENT,  # WITH CHECK OPTION
     "53": ErrorClass.DATABASE,  # PostgreSQL: insufficient resources
     "54": ErrorClass.PERMANENT,  # PostgreSQL: program limit exceeded

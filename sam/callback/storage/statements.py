@@ -1,4 +1,4 @@
-"""Statements against SAM's table. Names are quoted; all else is bound."""
+"""SQL statements against SAM's table. Names are quoted; all else is bound."""
 
 from dataclasses import dataclass
 from typing import Self

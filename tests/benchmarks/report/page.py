@@ -12,7 +12,7 @@ from tests.benchmarks.targets import targets_of
 from tests.benchmarks.turns import TURNS
 
 _SUMMARY = """\
-{met} of {measured} targets met, on the machine [below](#the-machine). What counts is how the
+{met} of {measured} targets met, on the machine [below](#machine). What counts is how the
 subjects compare: absolute figures are this machine's."""
 _HOW = """\
 Each subject is a process of its own under uvicorn with uvloop and httptools, and takes the same
@@ -59,19 +59,19 @@ def write(results: Results, docs: Path) -> Path:
         "<!-- Written by `python -m tests.benchmarks`: change that, not this. -->",
         _SUMMARY.format(met=met, measured=len(measured)),
         *(f"![{caption}](benchmarks/{name})\n\n*{caption}*" for name, caption in drawn.items()),
-        "## The targets",
+        "## Targets",
         tables.targets(results).as_markdown(),
-        "## How to read this",
+        "## Method",
         _how(results),
         "## Side by side",
         *(f"### {table.title}\n\n{table.as_markdown()}" for table in tables.comparisons(results)),
-        "## This service in other circumstances",
+        "## Other conditions",
         *(f"### {table.title}\n\n{table.as_markdown()}" for table in tables.circumstances(results)),
     ]
     failed = tables.failures(results)
     if failed.rows:
         sections += [f"## {failed.title}", failed.as_markdown()]
-    sections += ["## The machine", _machine(results.machine), _facts(results)]
+    sections += ["## Machine", _machine(results.machine), _facts(results)]
     page = docs / "benchmarks.md"
     page.write_text("\n\n".join(filter(None, sections)) + "\n", encoding="utf-8")
     return page

@@ -1,4 +1,4 @@
-"""Looks at the spool as an operator would, beside a service that runs or without one."""
+"""Spool check, beside a running service or without one."""
 
 import sqlite3
 import tempfile
@@ -19,11 +19,11 @@ from sam.callback.settings import SpoolSettings
 _SUBJECT = "spool"
 
 
-def inspect_spool(settings: SpoolSettings) -> list[CheckResult]:
-    """Find out whether the spool can be written, and is on a real disk.
+def check_spool(settings: SpoolSettings) -> list[CheckResult]:
+    """Check that the spool can be written, and is on a real disk.
 
-    A file that is not there is not made: it would belong to whoever looks, who may not be the one
-    who serves.
+    A missing file is not made: it would belong to the user of this command, who may not be that of
+    the service.
     """
     path = settings.callback_spool_path
     results = [_is_writable(path, settings.callback_spool_max_bytes)]

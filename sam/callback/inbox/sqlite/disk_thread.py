@@ -1,4 +1,4 @@
-"""One thread for the calls to a disk, which may hang."""
+"""Disk thread: runs the calls to a disk, which may hang."""
 
 import asyncio
 from collections import deque

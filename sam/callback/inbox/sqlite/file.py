@@ -1,4 +1,4 @@
-"""The spool's file: a table in SQLite, and a handful of statements. One thread at a time.
+"""Spool file: a table in SQLite, and a handful of statements. One thread at a time.
 
 `synchronous=FULL` in WAL mode: a COMMIT returns after the fsync of the log (SQLite, "PRAGMA
 synchronous"). A key has one entry at the most, and only a higher number replaces it.
@@ -91,8 +91,8 @@ class SpoolFile:
     Args:
         path: The file; made if it is missing, readable by its owner alone.
         max_bytes: Its largest size; what would be over it raises.
-        may_migrate: Whether a file of an older release is migrated. Who does not own the spool must
-            leave it to the owner.
+        may_migrate: Whether a file of an older release is migrated. Only the owner
+            of the spool may migrate it.
 
     Attributes:
         key_rule: The name of the rule that the keys follow; '' is for the ids themselves.

@@ -1,4 +1,4 @@
-"""The file system that a spool is on: its kind, its room, the identity of a file."""
+"""File system of a spool: its kind, its free space, the identity of a file."""
 
 import contextlib
 import shutil
@@ -20,7 +20,7 @@ _ON_NETWORK: Final = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph
 
 @dataclass(frozen=True, slots=True)
 class Risk:
-    """What is wrong with a file system.
+    """Risk of keeping the spool on a file system.
 
     Attributes:
         kind: The file system's, as the system calls it.

@@ -1,4 +1,4 @@
-"""The ownership of a spool: an operating system lock on a file beside it."""
+"""Spool ownership: an operating system lock on a file beside it."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The schedule of the spool's entries: which are due, told by a clock that nobody sets."""
+"""Retry schedule of the spool's entries, on a clock that cannot be set."""
 
 import sqlite3
 import time

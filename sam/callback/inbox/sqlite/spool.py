@@ -1,4 +1,4 @@
-"""The spool: callbacks on this machine's disk, until the database has them.
+"""Spool: callbacks on this machine's disk, until the database has them.
 
 One process owns it, by a lock of the operating system on a file beside it, for as long as it lives.
 The command line may edit rows beside the owner, in transactions, and needs no lock.
@@ -46,8 +46,8 @@ class SpoolUnavailableError(Exception):
     """The spool cannot be written or read now. The message says why."""
 
 
-class _Look(NamedTuple):
-    """What is seen with each call."""
+class _Snapshot(NamedTuple):
+    """State of the file, as of a call."""
 
     totals: dict[Kind, Total]
     disk: Disk | None
@@ -121,7 +121,7 @@ class Spool:
     def may_have_entry(self, key: str) -> bool:
         """Whether a deployment may have an entry, without a look; a no is true now.
 
-        No one but this process adds deployments. What an operator applies by hand, from beside, is
+        Only this process adds deployments. What an operator applies by hand, from beside, is
         seen with the replayer's next look.
 
         Args:
@@ -139,7 +139,7 @@ class Spool:
         self._remember(entries)
         stored = await self._use(lambda file: file.put(self._with_keys(entries, file), last))
         self._written()
-        self._tell_if_full(
+        self._warn_if_full(
             entry.kind for entry, is_stored in zip(entries, stored, strict=True) if not is_stored
         )
         return stored
@@ -166,7 +166,7 @@ class Spool:
         """
         moved = list(moved)
         not_moved = await self._use(lambda file: file.settle(done, moved, put_off))
-        self._tell_if_full(kind for number, kind, _ in moved if number in not_moved)
+        self._warn_if_full(kind for number, kind, _ in moved if number in not_moved)
         return not_moved
 
     async def with_entries(self, deployment_ids: Collection[str]) -> set[str]:
@@ -223,7 +223,7 @@ class Spool:
     async def _use(self, work: Callable[[SpoolFile], T], *, is_long: bool = False) -> T:
         """Use the file on its thread, within `IO_SECONDS` unless it is long work."""
         try:
-            result, look = await self._thread.run(
+            result, snapshot = await self._thread.run(
                 partial(self._on_thread, work), None if is_long else IO_SECONDS
             )
         except DiskHangsError:
@@ -236,15 +236,15 @@ class Spool:
             raise self._failed(f"SQLite says: {error}.", is_readable=is_readable) from error
         except OSError as error:
             raise self._failed(f"The system says: {error}.") from error
-        self.totals, self.disk, self.key_rule = look.totals, look.disk, look.key_rule
-        self._sequence.continue_after(look.last_number)
+        self.totals, self.disk, self.key_rule = snapshot.totals, snapshot.disk, snapshot.key_rule
+        self._sequence.continue_after(snapshot.last_number)
         self._has_entries = any(
-            total.entries for kind, total in look.totals.items() if kind is not Kind.INVALID
+            total.entries for kind, total in snapshot.totals.items() if kind is not Kind.INVALID
         )
         self._was_read = True
         return result
 
-    def _on_thread(self, work: Callable[[SpoolFile], T]) -> tuple[T, _Look]:
+    def _on_thread(self, work: Callable[[SpoolFile], T]) -> tuple[T, _Snapshot]:
         if self._file is not None and self._file.has_moved():
             _log.critical("spool_moved", path=str(self.path), action="A new one is begun.")
             self._let_go()
@@ -258,11 +258,13 @@ class Spool:
             if self._rule is not None:
                 file.rekey(*self._rule)
             result = work(file)
-            look = _Look(file.totals(), Disk.of(self.path), self._last_number, file.key_rule)
+            snapshot = _Snapshot(
+                file.totals(), Disk.of(self.path), self._last_number, file.key_rule
+            )
         except sqlite3.Error as error:
             self._recover(error)  # before the next call may use what is broken
             raise
-        return result, look
+        return result, snapshot
 
     def _key_of(self, file: SpoolFile) -> Callable[[str], str]:
         return KeyRule.named(file.key_rule).key if self._rule is None else self._rule[1]
@@ -299,8 +301,8 @@ class Spool:
     def _recover(self, error: sqlite3.Error) -> None:
         """Let go of the file, so that the next call opens it anew.
 
-        After a failed fsync the system may have dropped what it could not write and tell the next
-        one that all is well: nothing of the old handle is believed. A file that SQLite calls
+        After a failed fsync the system may have dropped what it could not write and report
+        success to the next one: the old handle is not trusted. A file that SQLite calls
         corrupt is set aside, with what belongs to it.
         """
         if _code(error) in _INTACT:
@@ -318,7 +320,7 @@ class Spool:
         ids = (entry.deployment_id for entry in entries if entry.deployment_id is not None)
         self._filter.add(map(COARSEST.key, ids))
 
-    def _tell_if_full(self, refused: Iterable[Kind]) -> None:
+    def _warn_if_full(self, refused: Iterable[Kind]) -> None:
         kinds = set(refused)
         if not kinds.isdisjoint(DEAD):
             _log.critical(

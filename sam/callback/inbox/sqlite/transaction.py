@@ -1,4 +1,4 @@
-"""A transaction of SQLite that takes the write lock at once."""
+"""SQLite transaction that takes the write lock at once."""
 
 import contextlib
 import sqlite3

@@ -1,4 +1,4 @@
-"""Choice of the ODBC driver, and the reason for it."""
+"""ODBC driver selection, with its reason."""
 
 import difflib
 import platform

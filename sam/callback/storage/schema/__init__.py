@@ -1,4 +1,4 @@
-"""Scripts of the table that the service needs, per database, and a few robots for a trial.
+"""SQL scripts: the table that the service needs, per database, and a few robots for a trial.
 
 All of them may run again and again.
 """
