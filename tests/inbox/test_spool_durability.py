@@ -13,7 +13,7 @@ import pytest
 from sam.callback.check_result import Level
 from sam.callback.inbox.sequence import Sequence
 from sam.callback.inbox.sqlite import spool as spool_module
-from sam.callback.inbox.sqlite.check import inspect_spool
+from sam.callback.inbox.sqlite.check import check_spool
 from sam.callback.inbox.sqlite.file import SpoolFile, share_bytes
 from sam.callback.inbox.sqlite.file_system import kind_of
 from sam.callback.inbox.sqlite.spool import Spool, SpoolUnavailableError
@@ -105,7 +105,7 @@ async def test_check_warns_of_one_of_another_user_that_others_can_read(
         raise PermissionError  # as for a file of another user; the tests may be root's
 
     monkeypatch.setattr(Path, "chmod", refuse)
-    spool_line = inspect_spool(SpoolSettings(_env_file=None, callback_spool_path=path))[0]
+    spool_line = check_spool(SpoolSettings(_env_file=None, callback_spool_path=path))[0]
     assert spool_line.level is Level.WARNING
     assert "chmod 600" in spool_line.action
 

@@ -113,9 +113,9 @@ def prometheus(directory: Path, service: Service) -> Iterator[Prometheus]:
     (directory / "haproxy.cfg").write_text(haproxy, encoding="utf-8")
 
     commands: list[list[str]] = [
-        [_program("haproxy"), "-db", "-f", f"{directory}/haproxy.cfg"],
+        [str(_program("haproxy")), "-db", "-f", f"{directory}/haproxy.cfg"],
         [
-            _program("prometheus"),
+            str(_program("prometheus")),
             f"--config.file={directory}/prometheus.yml",
             f"--storage.tsdb.path={directory}/data",
             f"--web.listen-address=127.0.0.1:{port}",
