@@ -1,4 +1,4 @@
-"""Counters and histograms for Prometheus. Each app has its own `Metrics`: nothing is global.
+"""Prometheus metrics of events. Those of a state are in `inbox/collector.py`.
 
 Each part counts where a thing happens, on series that were looked up once, so that the hot path
 only adds. States, which are no events, are read when they are scraped: `inbox/collector.py`.

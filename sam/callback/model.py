@@ -16,6 +16,7 @@ KNOWN_STATUSES: Final = (
 )
 """Statuses that A360 has been seen to send; new ones appear without notice."""
 
+MAX_DEPLOYMENT_ID_LENGTH: Final = 128
 MAX_STATUS_LENGTH: Final = 64
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -15,6 +15,7 @@ import typer
 
 from sam.callback.cli import embedded
 from sam.callback.service import CALLBACK_PATH
+from sam.callback.service.api_key import HEADER
 
 _STOP_SECONDS: Final = 12
 _STATUSES: Final = ("RUN_COMPLETED", "RUN_FAILED", "RUN_TIMED_OUT")
@@ -32,11 +33,11 @@ def demo() -> None:
         robots = embedded.robots(Path(directory))
         typer.echo(f"The service runs on {url}, on an embedded database of its own.")
         _print("Before", robots)
-        with httpx.Client(base_url=url, headers={"X-API-KEY": embedded.KEY}) as client:
+        with httpx.Client(base_url=url, headers={HEADER: embedded.KEY}) as client:
             for (_, deployment_id, _), status in zip(robots, _STATUSES, strict=False):
                 _send(client, deployment_id, status)
             typer.echo("\nWithout the key:")
-            del client.headers["X-API-KEY"]
+            del client.headers[HEADER]
             _send(client, robots[0][1], "RUN_COMPLETED")
         _print("After", embedded.robots(Path(directory)))
     typer.echo("\nThe service was asked to stop, and stopped.")

@@ -1,1 +1,1 @@
-"""From an accepted callback to a durable one: committed in the database, or in a store."""
+"""Inbox: makes accepted callbacks durable, in the database or else in a store."""

@@ -1,4 +1,4 @@
-"""Database writer: its writes teach the circuit breaker and the batch size limit."""
+"""Database writer: batches within a time limit, with what each says of the database."""
 
 import asyncio
 from collections.abc import Sequence

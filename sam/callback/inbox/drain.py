@@ -1,4 +1,4 @@
-"""Draining of a spool that no service owns any more."""
+"""Drain, for ``spool drain``: tries each entry of a spool that no service owns, once."""
 
 import asyncio
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Duty cycle, for work that must not take the time of other work."""
+"""Duty cycle: limits work to a share of the time, by a rest after each piece."""
 
 import math
 import time

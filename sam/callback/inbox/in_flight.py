@@ -1,4 +1,4 @@
-"""Deployments in flight: each is in one place at a time."""
+"""Register of deployments in flight: each is in one place at a time."""
 
 import asyncio
 import contextlib

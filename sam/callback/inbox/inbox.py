@@ -1,4 +1,4 @@
-"""Inbox: the composition of its parts, opened and closed in order."""
+"""Inbox: takes callbacks, owns the parts that make them durable, and tells its state."""
 
 import asyncio
 import contextlib

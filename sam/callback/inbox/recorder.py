@@ -1,4 +1,4 @@
-"""Write-through policy: the database first, else the spool; no answer before it is durable."""
+"""Recorder: writes a callback to the database, else to the spool; answers once it is durable."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""Sequence of callbacks: a newer one has the higher number, whatever the clock does."""
+"""Sequence numbers of callbacks: always rising, even if the clock is set back."""
 
 import time
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""FastAPI app: the answers over HTTP."""
+"""HTTP service: the FastAPI app, and the paths of its routes."""
 
 from typing import Final
 

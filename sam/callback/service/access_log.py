@@ -1,4 +1,4 @@
-"""Access log: one line per request, its id, and its metrics."""
+"""Access log: request id, one line per request (routes add its fields), request metrics."""
 
 import functools
 import ipaddress

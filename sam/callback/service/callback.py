@@ -1,4 +1,4 @@
-"""``POST /callback``: the hot path, from a request to the answer of its durable callback."""
+"""``POST /callback``: reads the body, has it recorded, adds its log fields, and answers."""
 
 import contextlib
 from http import HTTPStatus

@@ -1,4 +1,4 @@
-"""Bypasses of FastAPI on the way of a callback, each with its saving of CPU time.
+"""App and route that skip FastAPI's own request handling, each with the CPU time it saves.
 
 Routes are documented by FastAPI, and middlewares are added, as in any app of FastAPI. Measured in
 pairs: docs/decisions/0008-the-hot-path.md.

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
 
-from sam.callback.model import Outcome
+from sam.callback.model import MAX_DEPLOYMENT_ID_LENGTH, MAX_STATUS_LENGTH, Outcome
 
 # No control character: they are of no use in an id or a status, and forge lines where they are
 # printed. Surrounding white space has been stripped before this looks.
@@ -38,13 +38,19 @@ class CallbackPayload(BaseModel):
     deploymentId: Annotated[  # noqa: N815 - A360's spelling
         str,
         StringConstraints(
-            strip_whitespace=True, min_length=1, max_length=128, pattern=_NO_CONTROL_CHARACTERS
+            strip_whitespace=True,
+            min_length=1,
+            max_length=MAX_DEPLOYMENT_ID_LENGTH,
+            pattern=_NO_CONTROL_CHARACTERS,
         ),
     ] = Field(description="The deployment that ended.")
     status: Annotated[
         str,
         StringConstraints(
-            strip_whitespace=True, min_length=1, max_length=64, pattern=_NO_CONTROL_CHARACTERS
+            strip_whitespace=True,
+            min_length=1,
+            max_length=MAX_STATUS_LENGTH,
+            pattern=_NO_CONTROL_CHARACTERS,
         ),
     ] = Field(description="How it ended. Any value is taken: new ones appear without notice.")
 

@@ -1,1 +1,1 @@
-"""SQL: from a connection string to a committed UPDATE."""
+"""Database access over ODBC: connections, and the UPDATE of SAM's table."""

@@ -1,4 +1,4 @@
-"""Repository of the robots: the UPDATE of SAM's table.
+"""Repository of SAM's table: the UPDATE of a callback's status in the row of its deployment.
 
 UPDATE robots SET status = ? WHERE deploymentId = ?
 """

@@ -1,4 +1,4 @@
-"""Spool file: a table in SQLite, and a handful of statements. One thread at a time.
+"""Spool file: reads and writes entries in SQLite, a transaction per method, on one thread.
 
 `synchronous=FULL` in WAL mode: a COMMIT returns after the fsync of the log (SQLite, "PRAGMA
 synchronous"). A key has one entry at the most, and only a higher number replaces it.

@@ -1,4 +1,4 @@
-"""Retry schedule of the spool's entries, on a clock that cannot be set."""
+"""Retry schedule of entries: which are due, by a monotonic clock."""
 
 import sqlite3
 import time

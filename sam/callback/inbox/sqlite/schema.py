@@ -1,4 +1,4 @@
-"""Schema of the spool file: its version, migrations of older files, new keys.
+"""Schema of the spool's file: version, migrations, and new keys where the key rule changes.
 
 The version is SQLite's ``PRAGMA user_version``. A file of version 0 is new, or of a release before
 there was a version; it gets the tables of that release first, where they are missing.
