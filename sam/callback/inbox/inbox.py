@@ -79,6 +79,11 @@ class SharedState:
     totals: dict[Kind, Total]
     pool: PoolStats
 
+    @property
+    def entries(self) -> dict[str, int]:
+        """How many entries there are of each kind."""
+        return {kind.value: total.entries for kind, total in self.totals.items()}
+
 
 @dataclass(frozen=True, slots=True)
 class State:

@@ -9,6 +9,7 @@ from weakref import WeakSet
 
 from sam.callback.inbox.backoff import Backoff
 from sam.callback.inbox.sequence import Sequence
+from sam.callback.inbox.sql.schema import script
 from sam.callback.inbox.sql.statements import NEW, TRIED, InboxStatements, SchemaError
 from sam.callback.inbox.sql.table import InboxTable
 from sam.callback.inbox.store import Due, Entry, Kind, StoreUnavailableError, Total
@@ -25,7 +26,7 @@ from sam.callback.storage.errors import (
 )
 from sam.callback.storage.key_rule import KeyRule
 from sam.callback.storage.odbc.connection_string import ConnectionStringError
-from sam.callback.storage.odbc.dialects import Dialect
+from sam.callback.storage.odbc.dialects import POSTGRESQL, Dialect
 from sam.callback.tasks import Supervisor
 
 PROBE: Final = Backoff(first=0.1, longest=1.0)
@@ -76,6 +77,7 @@ class SharedStore:
         sequence: Continues after what the table holds: the clocks of instances differ.
         supervisor: Runs the task that connects; its failures go unnoticed, unless given.
         size: The most connections.
+        is_quiet: Whether nothing is logged, as a command says it otherwise.
 
     Attributes:
         is_writable: Whether it answers.
@@ -96,12 +98,14 @@ class SharedStore:
         supervisor: Supervisor | None = None,
         *,
         size: int = 1,
+        is_quiet: bool = False,
     ) -> None:
         self.is_writable = False
         self.available_since = -math.inf
         self.reason = "It was not tried yet."
         self.totals: dict[Kind, Total] = dict.fromkeys(Kind, Total())
         self.key_rule = ""
+        self._is_quiet = is_quiet
         self._sequence = sequence
         self._table_name = settings.callback_inbox_table
         self._timeout = settings.callback_inbox_timeout
@@ -115,11 +119,15 @@ class SharedStore:
         self._lost = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    async def open(self) -> None:
-        """Begin to connect, and find out whether it answers; that takes no longer than a call."""
+    async def open(self, *, patient: bool = False) -> None:
+        """Begin to connect, and find out whether it answers; that takes no longer than a call.
+
+        Args:
+            patient: Whether it may take as long as connecting to all hosts does.
+        """
         self._loop = asyncio.get_running_loop()
         await self._connector.open()
-        await self._probe()
+        await self._probe(LONG_SECONDS if patient else self._timeout)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -140,7 +148,7 @@ class SharedStore:
             now = time.monotonic()
             if not self.is_writable:
                 await asyncio.sleep(max(0.0, self._probe_at - now))
-                await self._probe()
+                await self._probe(self._timeout)
                 continue
             try:
                 if now >= refresh_at:
@@ -149,7 +157,7 @@ class SharedStore:
                     refresh_at = now + max(REFRESH_SECONDS, took / REFRESH_SHARE)
                 if now >= tidy_at:
                     tidy_at = now + TIDY_SECONDS
-                    await self._use(lambda table: table.tidy(), LONG_SECONDS)
+                    await self.use(lambda table: table.tidy(), LONG_SECONDS)
                 async with asyncio.timeout(max(0.0, refresh_at - time.monotonic())):
                     await self._lost.wait()
             except (StoreUnavailableError, TimeoutError):
@@ -161,7 +169,7 @@ class SharedStore:
         Raises:
             StoreUnavailableError: If they may not be durable.
         """
-        await self._use(lambda table: table.put(entries, self._key_of))
+        await self.use(lambda table: table.put(entries, self._key_of))
         return [True] * len(entries)
 
     async def move_in(self, entries: Collection[Entry]) -> None:
@@ -170,7 +178,7 @@ class SharedStore:
         Raises:
             StoreUnavailableError: If they may not be durable.
         """
-        await self._use(lambda table: table.move_in(entries, self._key_of))
+        await self.use(lambda table: table.move_in(entries, self._key_of))
 
     async def note_applied(self, numbers: dict[str, int]) -> None:
         """Note what was written to the database while this did not answer, by its key.
@@ -178,7 +186,7 @@ class SharedStore:
         Raises:
             StoreUnavailableError: If it may not be noted.
         """
-        await self._use(lambda table: table.note_applied(numbers))
+        await self.use(lambda table: table.note_applied(numbers))
 
     async def settle(
         self,
@@ -192,7 +200,7 @@ class SharedStore:
             StoreUnavailableError: If it may not have been done.
         """
         done, moved, put_off = list(done), list(moved), list(put_off)
-        await self._use(lambda table: table.settle(done, moved, put_off))
+        await self.use(lambda table: table.settle(done, moved, put_off))
         return []
 
     def may_have_entry(self, key: str) -> bool:
@@ -207,7 +215,7 @@ class SharedStore:
         """
         key_of = self._key_of
         keys = {deployment_id: key_of(deployment_id) for deployment_id in deployment_ids}
-        found = await self._use(
+        found = await self.use(
             lambda table: table.look_up(set(keys.values())), self._timeout * LOOK_UP_SHARE
         )
         return {deployment_id for deployment_id, key in keys.items() if key in found}
@@ -220,7 +228,7 @@ class SharedStore:
         """
         key_of = self._key_of
         keys = {deployment_id: key_of(deployment_id) for deployment_id in deployment_ids}
-        found = await self._use(lambda table: table.look_up(set(keys.values())))
+        found = await self.use(lambda table: table.look_up(set(keys.values())))
         return {each: found[key] for each, key in keys.items() if key in found}
 
     def stale(self, callbacks: Iterable[Callback]) -> set[int]:
@@ -247,7 +255,7 @@ class SharedStore:
         """
         self._turn += 1
         lines = (TRIED, NEW) if self._turn % 2 else (NEW, TRIED)
-        return await self._use(
+        return await self.use(
             lambda table: _due(table, limit, lines if retries else (NEW,)),
         )
 
@@ -257,23 +265,7 @@ class SharedStore:
         Raises:
             StoreUnavailableError: If it cannot be read.
         """
-        return await self._use(lambda table: table.page(kinds, after=after, limit=limit))
-
-    async def get(self, numbers: Collection[int]) -> list[Entry]:
-        """Return the entries with these numbers that are still there.
-
-        Raises:
-            StoreUnavailableError: If it cannot be read.
-        """
-        return await self._use(lambda table: table.get(numbers))
-
-    async def delete(self, entries: Collection[Entry]) -> None:
-        """Delete entries for good.
-
-        Raises:
-            StoreUnavailableError: If it may not have been done.
-        """
-        await self._use(lambda table: table.delete(entries))
+        return await self.use(lambda table: table.page(kinds, after=after, limit=limit))
 
     async def rekey(self, rule: str, key_of: Callable[[str], str]) -> None:
         """Let the keys follow a rule, of this name, from now on.
@@ -282,7 +274,7 @@ class SharedStore:
             StoreUnavailableError: If that could not be done.
         """
         if rule != self.key_rule:
-            await self._use(lambda table: table.rekey(rule, key_of), LONG_SECONDS)
+            await self.use(lambda table: table.rekey(rule, key_of), LONG_SECONDS)
             self.key_rule = rule
 
     async def recheck(self) -> None:
@@ -292,10 +284,10 @@ class SharedStore:
     def _key_of(self) -> Callable[[str], str]:
         return KeyRule.named(self.key_rule).key
 
-    async def _probe(self) -> None:
+    async def _probe(self, timeout: float) -> None:
         try:
-            await self._run(lambda table: table.touch(), self._timeout)
-            await self._refresh(self._timeout)
+            await self._run(lambda table: table.touch(), timeout)
+            await self._refresh(timeout)
         except StoreUnavailableError:
             return
         if self._was_available:
@@ -303,15 +295,20 @@ class SharedStore:
         self._was_available = True
         self.is_writable, self.reason, self._failures = True, "", 0
         self._lost.clear()
-        _log.info("inbox_available", **self.counts())
+        if not self._is_quiet:
+            _log.info("inbox_available", **self.counts())
 
     async def _refresh(self, timeout: float) -> None:
         rule, totals = await self._run(lambda table: (table.key_rule(), table.totals()), timeout)
         self.key_rule, self.totals = rule, totals.by_kind
         self._sequence.continue_after(totals.last_number)
 
-    async def _use(self, work: Callable[[InboxTable], T], timeout: float | None = None) -> T:
-        """Run work on a connection's thread, unless it is known that nothing answers."""
+    async def use(self, work: Callable[[InboxTable], T], timeout: float | None = None) -> T:
+        """Run work on a connection's thread, unless it is known that nothing answers.
+
+        Raises:
+            StoreUnavailableError: If it may not have been done.
+        """
         if not self.is_writable:
             raise StoreUnavailableError(f"The shared inbox: {self.reason}")
         return await self._run(work, timeout or self._timeout)
@@ -342,14 +339,12 @@ class SharedStore:
         return self._statements[dialect]
 
     def _failed(self, error: Exception) -> StoreUnavailableError:
-        reason = str(error)
-        for of_sam, own in _ADVICE.items():
-            reason = reason.replace(of_sam, own)
+        reason = _in_own_words(str(error))
         # That all connections are busy says nothing of the server.
         if not isinstance(error, PoolExhaustedError | StillConnectingError) or not self.is_writable:
             self._failures += 1
             self._probe_at = time.monotonic() + PROBE.delay(self._failures)
-            if self.is_writable or self._failures == 1:
+            if (self.is_writable or self._failures == 1) and not self._is_quiet:
                 _log.critical(
                     "inbox_unavailable",
                     reason=reason,
@@ -382,3 +377,39 @@ def _connector(
     except ConnectionStringError as error:
         text = str(error).replace("SQL_SAM_", "CALLBACK_INBOX_")
         raise ConnectionStringError(text) from None
+
+
+async def make_table(settings: SpoolSettings) -> str:
+    """Make the inbox's table, where it is not there yet; return the database's product.
+
+    Raises:
+        DatabaseUnavailableError: If that cannot be done.
+        SchemaError: If the inbox does not know the product.
+        DriverNotFoundError: If the ODBC driver does not exist.
+        SettingsError: If the connection string is none.
+    """
+
+    def work(connection: DatabaseConnection) -> str:
+        InboxStatements(settings.callback_inbox_table, connection.dialect)
+        name = "postgresql" if connection.dialect is POSTGRESQL else "sqlserver"
+        cursor = connection.cursor
+        cursor.execute(script(name, settings.callback_inbox_table, connection.dialect.quote))
+        while cursor.nextset():
+            pass
+        connection.commit()
+        return f"{connection.identity.database} {connection.identity.database_version}"
+
+    connector = _connector(settings, None, 1)
+    await connector.open()
+    try:
+        return await connector.run(work, timeout=LONG_SECONDS)
+    except DatabaseUnavailableError as error:
+        raise type(error)(_in_own_words(str(error))) from None
+    finally:
+        await connector.close()
+
+
+def _in_own_words(reason: str) -> str:
+    for of_sam, own in _ADVICE.items():
+        reason = reason.replace(of_sam, own)
+    return reason

@@ -65,6 +65,7 @@ class InboxStatements:
     Attributes:
         session_setup: What each new connection executes; '' for nothing.
         version: Reads the schema's version and the name of the key rule.
+        replication: Reads what the catalogue tells of replication.
         touch: Writes what changes nothing: whether the database takes writes shows.
         set_key_rule: Notes the name of the key rule.
         put: Stores new callbacks. Each gets a number above that of the entry it replaces.
@@ -78,6 +79,8 @@ class InboxStatements:
         unstick: Makes due what a clock that was set puts off for longer than so many ms.
         ids: Reads the key and the deployment's id of all entries that have one.
         get: Reads entries by their numbers.
+        get_by_key: Reads entries by their keys, and their lines.
+        is_postgresql: Whether the dialect is PostgreSQL's; else it is SQL Server's.
 
     Raises:
         SchemaError: If the inbox does not know this dialect.
@@ -86,7 +89,7 @@ class InboxStatements:
     def __init__(self, table: str, dialect: Dialect) -> None:
         if dialect not in {POSTGRESQL, SQL_SERVER}:
             raise SchemaError("The shared inbox is a table of PostgreSQL, SQL Server or Azure SQL.")
-        self._is_postgresql = dialect is POSTGRESQL
+        self.is_postgresql = dialect is POSTGRESQL
         self._table = dialect.quote(table)
         self._pages: dict[tuple[str, int], str] = {}
         self._set_texts(dialect.quote(version_table(table)))
@@ -94,13 +97,20 @@ class InboxStatements:
     def _set_texts(self, version: str) -> None:
         table, rows, now = self._table, self._rows, self._now
         self.session_setup = ""
-        if self._is_postgresql:
+        if self.is_postgresql:
             # A plan is kept that was made when the table was empty, and it may fill in a minute.
             self.session_setup = "SET enable_seqscan = off"
         self.version = f"SELECT version, key_rule FROM {version}"
+        self.replication = (
+            "SELECT current_setting('synchronous_commit'),"
+            " current_setting('synchronous_standby_names')"
+            if self.is_postgresql
+            else "SELECT count(*), '' FROM sys.dm_hadr_database_replica_states"
+            " WHERE database_id = DB_ID() AND is_local = 0 AND is_commit_participant = 1"
+        )
         self.touch = f"UPDATE {version} SET version = version"
         self.set_key_rule = f"UPDATE {version} SET key_rule = ?"
-        if self._is_postgresql:
+        if self.is_postgresql:
             self.put = self._upsert_postgresql("greatest(excluded.number, old.number + 1)")
             self.move_in = (
                 self._upsert_postgresql("excluded.number") + " WHERE excluded.number > old.number"
@@ -204,26 +214,26 @@ class InboxStatements:
     @property
     def _now(self) -> str:
         """The server's time in ms since 1970."""
-        if self._is_postgresql:
+        if self.is_postgresql:
             return "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint)"
         return "DATEDIFF_BIG(millisecond, '1970-01-01', SYSUTCDATETIME())"
 
     @property
     def _rows(self) -> str:
         """The parameter as rows."""
-        place = 0 if self._is_postgresql else 1
+        place = 0 if self.is_postgresql else 1
         members = ", ".join(f"{name} {types[place]}" for name, types in _FIELDS.items())
-        if self._is_postgresql:
+        if self.is_postgresql:
             return f"json_to_recordset(CAST(? AS json)) AS e ({members})"
         return f"OPENJSON(?) WITH ({members}) AS e"
 
     @property
     def _key(self) -> str:
-        return "e.k" if self._is_postgresql else "e.k COLLATE Latin1_General_100_BIN2"
+        return "e.k" if self.is_postgresql else "e.k COLLATE Latin1_General_100_BIN2"
 
     @property
     def _selected(self) -> str:
-        payload = "decode(e.p, 'base64')" if self._is_postgresql else "e.p"
+        payload = "decode(e.p, 'base64')" if self.is_postgresql else "e.p"
         due = f"CASE WHEN e.w IS NULL THEN 0 ELSE {self._now} + e.w END"
         return f"e.k, e.n, e.kind, e.d, e.s, {payload}, e.r, e.z, e.line, e.a, {due}"
 

@@ -44,6 +44,18 @@ class Totals(NamedTuple):
     last_number: int
 
 
+class Replication(NamedTuple):
+    """What the engine promises.
+
+    Attributes:
+        is_synchronous: Whether a COMMIT waits for another machine; None if it is not known.
+        detail: What its catalogue tells.
+    """
+
+    is_synchronous: bool | None
+    detail: str
+
+
 class InboxTable:
     """The table on one connection, within one transaction.
 
@@ -86,6 +98,27 @@ class InboxTable:
         """Write, and change nothing."""
         self._connection.cursor.execute(self._statements.touch)
         self._connection.commit()
+
+    def try_rights(self) -> None:
+        """Do all that an instance does, and undo it."""
+        row = _change(" check", 0, NEW, kind=Kind.INVALID, r="", z=0)
+        for text in (self._statements.put, self._statements.settle, self._statements.delete):
+            self._execute(text, [row])
+        self._connection.cursor.execute(self._statements.touch)
+        self._connection.rollback()
+
+    def replication(self) -> Replication:
+        """Ask the catalogue whether a COMMIT waits for another machine."""
+        row = self._connection.cursor.execute(self._statements.replication).fetchone()
+        if row is None:
+            return Replication(None, "The catalogue does not tell.")
+        mode, names = (str(value or "") for value in row)
+        if self._statements.is_postgresql:
+            waits = bool(names) and mode in {"on", "remote_write", "remote_apply"}
+            return Replication(
+                waits, f"synchronous_standby_names is '{names}', synchronous_commit is {mode}."
+            )
+        return Replication(int(mode) > 0, f"{mode} synchronous replicas take part in a COMMIT.")
 
     def put(self, entries: Iterable[Entry], key_of: Callable[[str], str]) -> None:
         """Store new callbacks, in one round trip and a COMMIT."""

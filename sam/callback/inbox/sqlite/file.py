@@ -250,6 +250,14 @@ class SpoolFile:
         """Return the entries with these numbers that are still there."""
         return self._entries(*_are(numbers))
 
+    def drop(self, entries: Iterable[Entry]) -> None:
+        """Delete entries for good, with one fsync."""
+        self.settle([entry.number for entry in entries])
+
+    def requeue(self, entries: Iterable[Entry], reason: str) -> None:
+        """Let entries be applied again, with one fsync."""
+        self.settle(moved=[(entry.number, Kind.QUEUED, reason) for entry in entries])
+
     def replace_dead(self, entry: Entry) -> bool:
         """Put an entry in the place of the dead one with its number, with one fsync.
 
