@@ -1,6 +1,7 @@
 """Spool access of the commands: options that select the spool and its entries."""
 
 import sqlite3
+import sys
 from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Annotated, Final, Protocol
 
 import typer
 
+from sam.callback import logs
 from sam.callback.cli.output import fail
 from sam.callback.inbox.sqlite.ownership import open_beside
 from sam.callback.inbox.sqlite.schema import (
@@ -16,6 +18,7 @@ from sam.callback.inbox.sqlite.schema import (
     check_that_it_is_a_spool,
 )
 from sam.callback.inbox.store import Entry, Kind, StoreUnavailableError, Total
+from sam.callback.setting_types import LogFormat, LogLevel
 from sam.callback.settings import SpoolSettings
 
 PAGE: Final = 1_000
@@ -86,6 +89,7 @@ def opened(path: Path | None) -> Iterator[Entries]:
 def _opened_inbox(settings: SpoolSettings) -> Iterator[Entries]:
     from sam.callback.inbox.sql.operator_access import InboxAccess  # noqa: PLC0415 - see serve
 
+    logs.configure(LogLevel.CRITICAL, LogFormat.CONSOLE, sys.stderr)
     table = settings.callback_inbox_table
     typer.echo(f"The shared inbox, {table}. A spool: --path FILE", err=True)
     try:
