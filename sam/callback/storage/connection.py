@@ -192,6 +192,20 @@ class DatabaseConnection:
             self.parameters.bind(self._cursor, statement.columns, values)
         return self._cursor.execute(statement.text, values)
 
+    def read(self, text: str, *values: object) -> list[pyodbc.Row]:
+        """Execute a SELECT in no transaction, and return its rows: no ROLLBACK follows it.
+
+        Raises:
+            pyodbc.Error: If it failed.
+        """
+        self._odbc.autocommit = True
+        try:
+            rows: list[pyodbc.Row] = self._cursor.execute(text, *values).fetchall()
+        finally:
+            with failure_loses_connection():
+                self._odbc.autocommit = False
+        return rows
+
     def counts(self, statement: Statement, values: Sequence[object] = ()) -> list[int]:
         """Execute a statement, or several in one, that change rows; drain all results.
 

@@ -140,7 +140,7 @@ class InboxTable:
     def look_up(self, keys: Iterable[str]) -> dict[str, int]:
         """Return the keys that have an entry, and its number."""
         rows = [{"k": _bounded(key)} for key in keys]
-        return dict(map(tuple, self._execute(self._statements.look_up, rows).fetchall()))
+        return dict(map(tuple, self._connection.read(self._statements.look_up, json.dumps(rows))))
 
     def settle(
         self,
