@@ -133,6 +133,9 @@ class BackgroundTask(StrEnum):
     REPLAY = "replay"
     """Applies entries of the spool."""
 
+    INBOX = "inbox"
+    """Looks after the shared inbox: whether it answers, and what is to be moved there."""
+
 
 class Metrics:
     """The counters and histograms, and the registry that they are in.

@@ -73,13 +73,28 @@ class _FromEnvironment(BaseModel):
 
 
 class SpoolSettings(_FromEnvironment):
-    """Settings of the spool: all that its commands need."""
+    """Settings of the spool and of the shared inbox: all that the commands on them need."""
 
     callback_spool_path: Path = Field(
         Path("var/callback-spool.db"), description="the spool's file, on a local disk"
     )
     callback_spool_max_bytes: ByteSize = Field(
         ByteSize(2**30), ge=2**20, description="the spool's largest size, at least 1 MiB"
+    )
+    callback_inbox_connection_string: SecretStr | None = Field(
+        None,
+        description="an ODBC connection string of the database with the shared inbox; "
+        "without it each instance has its spool alone",
+    )
+    callback_inbox_table: Table = Field(
+        "sam_callback_inbox",
+        description="the shared inbox's table: 'name', 'schema.name' or 'database.schema.name'",
+    )
+    callback_inbox_timeout: Seconds = Field(
+        1.5,
+        ge=0.1,
+        le=60,
+        description="how long the shared inbox may take before the spool is used, 0.1 s to 60 s",
     )
 
     @field_validator("callback_spool_path")

@@ -2,11 +2,13 @@
 
 import re
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from tests.support.databases import SqliteDatabase
 from tests.support.prometheus import ROOT, missing_series, promtool, scrape, slug
 from tests.support.service import Service
 
@@ -36,7 +38,13 @@ def test_each_is_seen_to_fire_and_to_be_silent() -> None:
     assert expected == {alert["alert"]: {True, False} for alert in alerts()}
 
 
-def test_their_metrics_are_exported(service: Service) -> None:
+def test_their_metrics_are_exported(
+    start_service: Callable[..., Service], sqlite_database: SqliteDatabase
+) -> None:
+    service = start_service(
+        SQL_SAM_CONNECTION_STRING=sqlite_database.connection_string,
+        CALLBACK_INBOX_CONNECTION_STRING="DRIVER={PostgreSQL Unicode};Server=127.0.0.1;Port=1;",
+    )
     scrape(service)
     assert missing_series([alert["expr"] for alert in alerts()], scrape(service)) == set()
 

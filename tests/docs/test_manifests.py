@@ -62,7 +62,7 @@ def manifests() -> dict[str, Document]:
 
 def pods() -> Iterator[Document]:
     for document in manifests().values():
-        if document["kind"] in {"StatefulSet", "Job"}:
+        if document["kind"] in {"StatefulSet", "Deployment", "Job"}:
             yield document["spec"]["template"]["spec"]
 
 

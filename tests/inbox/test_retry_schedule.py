@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from sam.callback.inbox.backoff import RETRY
-from sam.callback.inbox.sqlite.file import Due, SpoolFile
-from sam.callback.inbox.store import Entry, Kind
+from sam.callback.inbox.sqlite.file import SpoolFile
+from sam.callback.inbox.store import Due, Entry, Kind
 
 MIB = 2**20
 NS = 1_000_000_000

@@ -48,9 +48,9 @@ async def test_an_applied_entry_is_deleted_by_its_number(open_spool: OpenSpool) 
     async with open_spool() as spool:
         await spool.put([entry(5, "d-1")])
         await spool.put([entry(9, "d-1")])  # replaced it while 5 was being applied
-        await spool.settle([5], [])
+        await spool.settle([entry(5, "d-1")])
         assert [e.number for e in await queued(spool)] == [9]
-        await spool.settle([9], [])
+        await spool.settle([entry(9, "d-1")])
         assert spool.counts()["queued"] == 0
 
 
@@ -58,9 +58,9 @@ async def test_counts_and_sizes_follow_every_change(open_spool: OpenSpool) -> No
     async with open_spool() as spool:
         await spool.put([entry(1), entry(2), entry(3)])
         await spool.put([entry(4, "d-2", Kind.UNMATCHED)])
-        await spool.settle([1], [(3, Kind.DEAD_LETTER, "refused")])
+        await spool.settle([entry(1)], [(entry(3), Kind.DEAD_LETTER, "refused")])
         assert spool.counts() == {"queued": 0, "unmatched": 1, "dead_letter": 1, "invalid": 0}
-        await spool.settle([3, 4], [])
+        await spool.settle([entry(3), entry(4, "d-2")])
         assert {total.bytes for total in spool.totals.values()} == {0}
 
 
@@ -71,7 +71,7 @@ async def test_the_last_number_is_remembered_though_its_entry_is_gone(
     async with open_spool() as spool:
         spool._sequence.continue_after(future)  # noqa: SLF001 - a clock that was ahead
         await spool.put([entry(future)])
-        await spool.settle([future], [])
+        await spool.settle([entry(future)])
     sequence = Sequence()
     spool = Spool(path, 16 * MIB, sequence)
     await spool.open()
@@ -146,7 +146,7 @@ async def test_a_full_spool_says_so_and_keeps_its_entries(open_spool: OpenSpool)
         with pytest.raises(SpoolUnavailableError, match="full"):
             await spool.recheck()
         assert await spool.with_entries(["d-1", "d-unknown"]) == {"d-1"}  # it can be read
-        await spool.settle(range(1, 11), [])
+        await spool.settle(map(entry, range(1, 11)))
         await spool.recheck()
         assert await spool.put([entry(500, payload=bytes(4_000))]) == [True]
 
@@ -200,16 +200,17 @@ async def test_unmatched_callbacks_have_a_share_and_leave_the_rest_to_queued_one
         assert spool.totals[Kind.UNMATCHED].bytes <= share_bytes((Kind.UNMATCHED,), MIB)
         for number in range(100, 105):
             assert await spool.put([entry(number, payload=bytes(50_000))]) == [True]
-        [last] = await spool.settle([], [(104, Kind.UNMATCHED, "no row")])
-        assert last == 104
+        [last] = await spool.settle([], [(entry(104), Kind.UNMATCHED, "no row")])
+        assert last.number == 104
 
 
 async def test_moved_dead_letters_keep_to_the_share(open_spool: OpenSpool) -> None:
     async with open_spool(max_bytes=MIB) as spool:
         sizes = {1: 200_000, 2: 100_000, 3: 40_000}
         await spool.put([entry(number, payload=bytes(size)) for number, size in sizes.items()])
-        moved = [(number, Kind.DEAD_LETTER, "refused") for number in sizes]
-        assert await spool.settle([], moved) == [2]  # the others fit into a quarter of 1 MiB
+        moved = [(entry(number), Kind.DEAD_LETTER, "refused") for number in sizes]
+        [refused] = await spool.settle([], moved)
+        assert refused.number == 2  # the others fit into a quarter of 1 MiB
         assert spool.totals[Kind.DEAD_LETTER].bytes <= share_bytes(DEAD, MIB)
 
 

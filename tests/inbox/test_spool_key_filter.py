@@ -37,7 +37,7 @@ async def test_it_is_known_of_an_earlier_life(open_spool: OpenSpool) -> None:
 async def test_where_there_is_no_entry_no_deployment_has_one(open_spool: OpenSpool) -> None:
     async with open_spool() as spool:
         await spool.put([entry(1, "d-1")])
-        await spool.settle([1])
+        await spool.settle([entry(1, "d-1")])
         assert not may_have_one(spool, "d-1")
 
 

@@ -88,13 +88,18 @@ class PostgresServer:
 
     Args:
         durable: Whether a COMMIT waits for the disk. Tests that cut no power need not wait.
+        host: The address to listen on.
+        port: The port; a free one, unless given.
     """
 
-    def __init__(self, *, durable: bool = False) -> None:
+    def __init__(
+        self, *, durable: bool = False, host: str = "127.0.0.1", port: int | None = None
+    ) -> None:
         self._fsync = "on" if durable else "off"
         self._binaries = _postgres_binaries()
         self.directory = Path(tempfile.mkdtemp(prefix="sam-callback-postgres-"))
-        self.port = free_port()
+        self.host = host
+        self.port = port or free_port()
         self._databases = 0
         # PostgreSQL refuses to run as root.
         self._user = "postgres" if os.name == "posix" and os.geteuid() == 0 else None
@@ -105,7 +110,7 @@ class PostgresServer:
 
     def start(self) -> None:
         options = (
-            f"-p {self.port} -k {self.directory} -c listen_addresses=127.0.0.1"
+            f"-p {self.port} -k {self.directory} -c listen_addresses={self.host}"
             f" -c fsync={self._fsync} -c max_connections=100"
         )
         self._run(
@@ -144,7 +149,7 @@ class PostgresServer:
         self, database: str, *, port: int | None = None, user: str = "sam"
     ) -> str:
         return (
-            f"DRIVER={{PostgreSQL Unicode}};Server=127.0.0.1;Port={port or self.port};"
+            f"DRIVER={{PostgreSQL Unicode}};Server={self.host};Port={port or self.port};"
             f"Database={database};UID={user};PWD={UNUSED_PASSWORD};"
         )
 

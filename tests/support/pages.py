@@ -74,7 +74,7 @@ def default_of(field: FieldInfo) -> str:
         return f"{value // size} {_SIZES[size]}"
     if get_args(Seconds)[1] in field.metadata:
         unit = next((unit for unit in _UNITS if value and value % unit == 0), 1)
-        return f"{value // unit} {_UNITS[unit]}"
+        return f"{value / unit:g} {_UNITS[unit]}"
     return value.as_posix() if isinstance(value, Path) else str(value)
 
 

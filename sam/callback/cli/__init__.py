@@ -11,7 +11,7 @@ from sam.callback import __version__
 from sam.callback.cli.output import refuse
 from sam.callback.settings import SettingsError
 
-_NAMES: Final = ["serve", "check", "demo", "send", "simulate", "spool"]
+_NAMES: Final = ["serve", "check", "demo", "send", "simulate", "spool", "inbox"]
 
 
 class _Commands(TyperGroup):

@@ -46,7 +46,8 @@ def check(
 
 
 def _results() -> Iterator[CheckResult]:
-    from sam.callback.inbox.sqlite.check import check_spool  # noqa: PLC0415 - see serve
+    from sam.callback.inbox.sql.check import check_inbox  # noqa: PLC0415 - see serve
+    from sam.callback.inbox.sqlite.check import check_spool  # noqa: PLC0415
     from sam.callback.storage.check import check_database  # noqa: PLC0415
 
     settings = Settings.load()
@@ -56,6 +57,7 @@ def _results() -> Iterator[CheckResult]:
     yield _check_address(settings)
     yield from check_spool(settings)
     yield from asyncio.run(check_database(settings))
+    yield from asyncio.run(check_inbox(settings))
 
 
 def _check_keys(settings: Settings) -> CheckResult:

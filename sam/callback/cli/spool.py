@@ -117,7 +117,7 @@ def drop(
     done = 0
     with opened(path) as file:
         for page in selected(file, numbers, kind):
-            file.settle([entry.number for entry in page], [])
+            file.drop(page)
             done += len(page)
     typer.echo(f"{done} deleted.")
 

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from sam.callback.cli.output import fail, printable
 from sam.callback.cli.spool_access import (
     AllOption,
+    Entries,
     KindOption,
     Numbers,
     PathOption,
@@ -16,7 +17,6 @@ from sam.callback.cli.spool_access import (
     require_one_way,
     selected,
 )
-from sam.callback.inbox.sqlite.file import SpoolFile
 from sam.callback.inbox.store import DEAD, Entry, Kind
 from sam.callback.service.callback_body import decode, mistakes_in
 from sam.callback.service.schemas import CallbackPayload
@@ -76,10 +76,10 @@ def retry(
 
 
 def _retry(
-    file: SpoolFile, entries: list[Entry], applied: list[bool], not_understood: dict[int, str]
+    file: Entries, entries: list[Entry], applied: list[bool], not_understood: dict[int, str]
 ) -> None:
-    known = [entry.number for entry in entries if entry.kind is not Kind.INVALID]
-    file.settle(moved=[(number, Kind.QUEUED, REASON) for number in known])
+    known = [entry for entry in entries if entry.kind is not Kind.INVALID]
+    file.requeue(known, REASON)
     applied += [True] * len(known)
     for entry in entries:
         if entry.kind is Kind.INVALID:
@@ -91,7 +91,7 @@ def _retry(
                 applied.append(_apply_as(file, replace(entry, payload=body), payload))
 
 
-def _apply_by_hand(file: SpoolFile, number: int, deployment_id: str, status: str) -> bool:
+def _apply_by_hand(file: Entries, number: int, deployment_id: str, status: str) -> bool:
     entries = file.get([number])
     if not entries or entries[0].kind not in DEAD:
         fail(f"{number} is no dead letter and no body that was not understood.")
@@ -102,7 +102,7 @@ def _apply_by_hand(file: SpoolFile, number: int, deployment_id: str, status: str
     return _apply_as(file, entries[0], payload)
 
 
-def _apply_as(file: SpoolFile, entry: Entry, payload: CallbackPayload) -> bool:
+def _apply_as(file: Entries, entry: Entry, payload: CallbackPayload) -> bool:
     """Make an entry due as that callback; False if a later one of the deployment is there."""
     return file.replace_dead(
         replace(

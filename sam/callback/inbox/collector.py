@@ -8,7 +8,7 @@ from prometheus_client import Metric
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from sam.callback.inbox.inbox import Database, Inbox
+from sam.callback.inbox.inbox import Database, Inbox, SharedState
 from sam.callback.inbox.store import Kind
 from sam.callback.metrics import PREFIX
 
@@ -87,9 +87,30 @@ class InboxCollector(Collector):
             "The share of it for unmatched callbacks.",
             state.spool_unmatched_max_bytes,
         )
+        if state.shared is not None:
+            yield from _of_shared_inbox(state.shared)
         if disk is not None:  # it is not known before the spool was opened
             yield _gauge("spool_disk_free_bytes", "Free space on the spool's volume.", disk.free)
             yield _gauge("spool_disk_size_bytes", "Size of the spool's volume.", disk.size)
+
+
+def _of_shared_inbox(state: SharedState) -> Iterable[Metric]:
+    yield _gauge("inbox_up", "Whether the shared inbox answers.", state.is_up)
+    yield _by_kind(
+        "inbox_entries",
+        "Entries of the shared inbox; every instance tells the same.",
+        {kind: total.entries for kind, total in state.totals.items()},
+    )
+    yield _by_kind(
+        "inbox_oldest_entry_age_seconds",
+        "Time since the oldest entry of the shared inbox was received; 0 where there is none.",
+        {kind: _age(total.oldest) for kind, total in state.totals.items()},
+    )
+    yield _gauge(
+        "inbox_connections_in_use",
+        "Connections to the shared inbox at work, or being made.",
+        state.pool.in_use,
+    )
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

@@ -1,7 +1,8 @@
 """Database writer: batches within a time limit, with what each says of the database."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from time import monotonic
 from typing import Final
 
@@ -17,7 +18,8 @@ from sam.callback.storage.errors import (
     StillConnectingError,
 )
 from sam.callback.storage.key_rule import KeyRule
-from sam.callback.storage.results import UpdateResult
+from sam.callback.storage.replay_lock import ReplayLock
+from sam.callback.storage.results import BatchResult, UpdateResult
 from sam.callback.storage.robots import RobotRepository
 
 MIN_INTERVAL_SECONDS: Final = 0.005
@@ -25,6 +27,19 @@ MIN_INTERVAL_SECONDS: Final = 0.005
 
 REPLAY_SHARE: Final = 0.1
 """Where there is one slot, replays have this share of the time, while callbacks wait for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class SharedReplay:
+    """What replaying takes where several instances have the same entries.
+
+    Attributes:
+        lock: Lets one instance replay at a time.
+        stale: As `RobotRepository.replay` wants it.
+    """
+
+    lock: ReplayLock
+    stale: Callable[[Sequence[Callback]], set[int]]
 
 
 class DatabaseWriter:
@@ -96,31 +111,55 @@ class DatabaseWriter:
         """
         begun = monotonic()
         batch = await self._repository.apply(callbacks, timeout=self._time_limit, key_rule=key_rule)
+        return self._learn(batch, source, begun)
+
+    def _learn(self, batch: BatchResult, source: Source, begun: float) -> list[UpdateResult]:
         seconds = monotonic() - begun
+        size = len(batch.results)
         if batch.is_committed:
             self._breaker.committed()
-            self.limit.committed(len(callbacks), seconds)
-            self._metrics.committed(source, len(callbacks), seconds)
+            self.limit.committed(size, seconds)
+            self._metrics.committed(source, size, seconds)
         if batch.error is not None:
             if _had_a_connection_too_long(batch.error) and (
                 self._breaker.state is not CircuitState.OPEN  # else it began before the outage
             ):
-                self.limit.ran_out_of_time(len(callbacks))
+                self.limit.ran_out_of_time(size)
             self._breaker.failed(batch.error, begun)
         return batch.results
 
-    async def replay(self, callbacks: Sequence[Callback], key_rule: KeyRule) -> list[UpdateResult]:
+    async def replay(
+        self,
+        callbacks: Sequence[Callback],
+        key_rule: KeyRule,
+        shared: SharedReplay | None = None,
+    ) -> list[UpdateResult]:
         """Write what was spooled, as `write` does, once there is a slot.
+
+        Where the entries are shared, one instance does that at a time.
 
         With one slot each replay makes callbacks wait for as long as a COMMIT takes; of those whose
         time is up for it, some are spooled, and replayed: too many replays would never end.
+
+        Raises:
+            ReplayLockedError: If another instance replays.
+            KeyRuleChangedError: As with `write`.
         """
         if self.slots.locked() and self._max_writes == 1:
             await asyncio.sleep(self._replays.seconds_to_rest)
         async with self.slots:
             begun = monotonic()
             try:
-                return await self.write(callbacks, Source.REPLAY, key_rule)
+                if shared is None:
+                    return await self.write(callbacks, Source.REPLAY, key_rule)
+                batch = await self._repository.replay(
+                    callbacks,
+                    timeout=self._time_limit,
+                    key_rule=key_rule,
+                    lock=shared.lock,
+                    stale=shared.stale,
+                )
+                return self._learn(batch, Source.REPLAY, begun)
             finally:
                 self._replays.worked(monotonic() - begun, load=1.0)
 

@@ -64,6 +64,12 @@ class InFlight:
             if not self._storing[key]:
                 del self._storing[key]
 
+    def noted(self, numbers: dict[str, int]) -> None:
+        """Forget of `written_past_spool` what the shared store was told."""
+        for key, number in numbers.items():
+            if self.written_past_spool.get(key) == number:
+                del self.written_past_spool[key]
+
     def wrote_past_spool(self, key: str, number: int) -> None:
         """Note a deployment for `written_past_spool`; the oldest of too many are forgotten."""
         self.written_past_spool[key] = number

@@ -9,21 +9,24 @@ from typing import Final
 
 from sam.callback.inbox.admission import AdmissionControl
 from sam.callback.inbox.circuit_breaker import CircuitBreaker, CircuitState
-from sam.callback.inbox.database_writer import DatabaseWriter
+from sam.callback.inbox.database_writer import DatabaseWriter, SharedReplay
+from sam.callback.inbox.fallback_store import FallbackStore
 from sam.callback.inbox.in_flight import InFlight
 from sam.callback.inbox.recorder import Recorder
 from sam.callback.inbox.replayer import Replayer
 from sam.callback.inbox.sequence import Sequence
+from sam.callback.inbox.sql.shared_store import SharedStore
 from sam.callback.inbox.sqlite.file import share_bytes
 from sam.callback.inbox.sqlite.file_system import Disk
 from sam.callback.inbox.sqlite.spool import Spool
-from sam.callback.inbox.store import DEAD, Kind, Total
+from sam.callback.inbox.store import DEAD, Kind, Store, Total
 from sam.callback.log_throttle import LogThrottle
 from sam.callback.logs import get_logger
 from sam.callback.metrics import BackgroundTask, Metrics
 from sam.callback.model import Recorded
 from sam.callback.settings import Settings
 from sam.callback.storage.connector import DatabaseConnector, PoolStats
+from sam.callback.storage.replay_lock import ReplayLock
 from sam.callback.storage.robots import RobotRepository
 from sam.callback.tasks import Supervisor
 
@@ -63,6 +66,26 @@ _DATABASE: Final = {
 
 
 @dataclass(frozen=True, slots=True)
+class SharedState:
+    """What is known of the shared inbox.
+
+    Attributes:
+        is_up: Whether it answers.
+        totals: What there is of each kind, as of some seconds ago.
+        pool: Its connections.
+    """
+
+    is_up: bool
+    totals: dict[Kind, Total]
+    pool: PoolStats
+
+    @property
+    def entries(self) -> dict[str, int]:
+        """How many entries there are of each kind."""
+        return {kind.value: total.entries for kind, total in self.totals.items()}
+
+
+@dataclass(frozen=True, slots=True)
 class State:
     """Known state, without a look-up: for readiness and metrics."""
 
@@ -78,6 +101,7 @@ class State:
     spool_dead_max_bytes: int
     spool_unmatched_max_bytes: int
     spool_disk: Disk | None
+    shared: SharedState | None
 
     @property
     def spool_entries(self) -> dict[str, int]:
@@ -100,9 +124,10 @@ class Inbox:
 
     Attributes:
         spool: What is kept on disk.
+        shared: The shared inbox, if there is one.
         breaker: What is known of the database.
         database: Writes to the database.
-        replayer: What applies the spool.
+        replayer: What applies the spool; where there is a shared inbox, while that is away.
         is_draining: Set when the service is about to end.
 
     Raises:
@@ -134,6 +159,13 @@ class Inbox:
             probe_time_limit=settings.sql_sam_login_timeout + settings.callback_db_timeout,
         )
         self._in_flight = InFlight()
+        self.shared: SharedStore | None = None
+        store: Store = self.spool
+        if settings.callback_inbox_connection_string is not None:
+            self.shared = SharedStore(
+                settings, sequence, self._supervisor, size=self._connector.size + 1
+            )
+            store = self._fallback = FallbackStore(self.shared, self.spool, self._in_flight)
         self._admission = AdmissionControl(
             # One for each connection, and as many again whose senders have hung up.
             2 * settings.callback_max_connections,
@@ -141,7 +173,7 @@ class Inbox:
         )
         self._recorder = Recorder(
             self.database,
-            self.spool,
+            store,
             self.breaker,
             sequence,
             self._in_flight,
@@ -156,7 +188,20 @@ class Inbox:
             self._in_flight,
             metrics,
             unmatched_ttl=settings.callback_unmatched_ttl,
+            may_run=lambda: self.shared is None or not self.shared.is_writable,
+            is_fallback=self.shared is not None,
         )
+        if self.shared is not None:
+            self._shared_replayer = Replayer(
+                self.database,
+                self.shared,
+                self.breaker,
+                self._in_flight,
+                metrics,
+                unmatched_ttl=settings.callback_unmatched_ttl,
+                may_run=lambda: self._fallback.may_replay,
+                shared=SharedReplay(ReplayLock(settings.callback_inbox_table), self.shared.stale),
+            )
         self._keeps_payload = settings.sql_sam_payload_column is not None
         self._writing: list[asyncio.Task[None]] = []
         self._replaying: list[asyncio.Task[None]] = []
@@ -168,6 +213,8 @@ class Inbox:
         _log.info("driver", driver=driver.name, reason=driver.reason)
         await self.spool.open()
         await self._connector.open()
+        if self.shared is not None:
+            await self.shared.open()
         run = self._supervisor.run
         self._writing = _start(
             run(BackgroundTask.EXPIRY, self._recorder.spool_expired),
@@ -180,6 +227,12 @@ class Inbox:
             self._replaying = _start(
                 self._probe_at_start(), run(BackgroundTask.REPLAY, self.replayer.run)
             )
+        if replay and self.shared is not None:
+            self._replaying += _start(
+                run(BackgroundTask.INBOX, self.shared.watch),
+                run(BackgroundTask.INBOX, self._fallback.run),
+                run(BackgroundTask.REPLAY, self._shared_replayer.run),
+            )
 
     async def close(self) -> None:
         """Finish what is under way, within limits, and close all."""
@@ -189,6 +242,8 @@ class Inbox:
                 await self._recorder.finish()
         await _end(self._writing)
         await self._connector.close()
+        if self.shared is not None:
+            await self.shared.close()
         await self.spool.close()
 
     async def record(self, deployment_id: str, status: str, body: bytes) -> Recorded:
@@ -210,14 +265,16 @@ class Inbox:
 
     def state(self) -> State:
         """Return what is known, without looking."""
+        shared = self.shared
         writable = self.spool.is_writable
+        is_inbox_up = shared is None or shared.is_writable
         database = _DATABASE[self.breaker.state]
         is_up = database is Database.UP
         if self.is_draining:
             readiness = Readiness.DRAINING
-        elif not (is_up or writable):
+        elif not (is_up or writable or (shared is not None and is_inbox_up)):
             readiness = Readiness.UNAVAILABLE
-        elif is_up and writable and not self.breaker.is_wrong_database:
+        elif is_up and writable and is_inbox_up and not self.breaker.is_wrong_database:
             readiness = Readiness.OK
         else:
             readiness = Readiness.DEGRADED
@@ -234,6 +291,9 @@ class Inbox:
             spool_dead_max_bytes=share_bytes(DEAD, self.spool.max_bytes),
             spool_unmatched_max_bytes=share_bytes((Kind.UNMATCHED,), self.spool.max_bytes),
             spool_disk=self.spool.disk,
+            shared=None
+            if shared is None
+            else SharedState(shared.is_writable, shared.totals, shared.stats()),
         )
 
     async def _probe_at_start(self) -> None:

@@ -14,8 +14,7 @@ from sam.callback.inbox.database_writer import DatabaseWriter
 from sam.callback.inbox.in_flight import InFlight
 from sam.callback.inbox.sequence import Sequence
 from sam.callback.inbox.spool_writer import SpoolWriter
-from sam.callback.inbox.sqlite.spool import Spool, SpoolUnavailableError
-from sam.callback.inbox.store import Entry, Kind
+from sam.callback.inbox.store import Entry, Kind, Store, StoreUnavailableError
 from sam.callback.logs import get_logger
 from sam.callback.metrics import Metrics, Source
 from sam.callback.model import Callback, Outcome, Recorded
@@ -46,7 +45,7 @@ class Recorder:
 
     Args:
         database: Writes to the database.
-        spool: The spool.
+        store: The store.
         breaker: Whether the database takes writes.
         sequence: The sequence numbers of callbacks.
         in_flight: The deployments that are under way.
@@ -58,7 +57,7 @@ class Recorder:
     def __init__(
         self,
         database: DatabaseWriter,
-        spool: Spool,
+        store: Store,
         breaker: CircuitBreaker,
         sequence: Sequence,
         in_flight: InFlight,
@@ -68,8 +67,8 @@ class Recorder:
         time_limit: float,
     ) -> None:
         self._database = database
-        self._spool = spool
-        self._spool_writer = SpoolWriter(spool, in_flight, metrics)
+        self._store = store
+        self._spool_writer = SpoolWriter(store, in_flight, metrics)
         self._breaker = breaker
         self._sequence = sequence
         self._in_flight = in_flight
@@ -114,7 +113,7 @@ class Recorder:
         try:
             entry = Entry(self._sequence.next(), Kind.INVALID, None, None, body, reason)
             await self._spool_writer.put(entry).stored
-        except SpoolUnavailableError as error:
+        except StoreUnavailableError as error:
             raise NotDurableError(f"The body was not understood. The spool: {error}") from None
         finally:
             self._admission.leave(len(body))
@@ -184,8 +183,8 @@ class Recorder:
                 for group in groups:
                     group.is_in_database = False
                 rule = self._database.key_rule
-                with contextlib.suppress(SpoolUnavailableError):
-                    await self._spool.rekey(rule.name, rule.key)
+                with contextlib.suppress(StoreUnavailableError):
+                    await self._store.rekey(rule.name, rule.key)
             else:
                 return
 
@@ -201,13 +200,14 @@ class Recorder:
         to_look_up = [
             group.callback.deployment_id
             for group in groups
-            if self._spool.may_have_entry(group.key)
+            if self._store.may_have_entry(group.key)
         ]
         if to_look_up:
             try:
-                found = await self._spool.with_entries(to_look_up)
-                key_rule = KeyRule.named(self._spool.key_rule)
-            except SpoolUnavailableError:
+                found = await self._store.with_entries(to_look_up)
+                key_rule = KeyRule.named(self._store.key_rule)
+            except StoreUnavailableError as error:
+                found = set(error.found)
                 spool_unchecked = True
         is_down = not self._breaker.takes_callbacks
         for_database = []

@@ -4,21 +4,22 @@ import asyncio
 import contextlib
 import math
 import time
+from collections.abc import Callable
 from typing import Final
 
 from sam.callback.inbox.backoff import RETRY
 from sam.callback.inbox.circuit_breaker import CircuitBreaker
-from sam.callback.inbox.database_writer import DatabaseWriter
+from sam.callback.inbox.database_writer import DatabaseWriter, SharedReplay
 from sam.callback.inbox.duty_cycle import DutyCycle
 from sam.callback.inbox.in_flight import InFlight
 from sam.callback.inbox.recorder import NO_ROW_YET
-from sam.callback.inbox.sqlite.spool import Spool, SpoolUnavailableError
-from sam.callback.inbox.store import LIVE, Entry, Kind
+from sam.callback.inbox.store import LIVE, Entry, Kind, ReplayableStore, StoreUnavailableError
 from sam.callback.logs import get_logger
 from sam.callback.metrics import Metrics, Replayed
 from sam.callback.model import Callback
 from sam.callback.storage.errors import KeyRuleChangedError
 from sam.callback.storage.key_rule import KeyRule
+from sam.callback.storage.replay_lock import ReplayLockedError
 from sam.callback.storage.results import UpdateOutcome, UpdateResult
 
 PROBE_BATCH: Final = 10
@@ -26,6 +27,9 @@ PROBE_BATCH: Final = 10
 
 POLL_SECONDS: Final = 1.0
 """How often to look for what the command line has changed."""
+
+LOCKED_SECONDS: Final = 0.25
+"""How long to leave it to another instance that replays."""
 
 PAUSE_SECONDS: Final = 0.05
 """The shortest pause while nothing can be tried."""
@@ -48,29 +52,38 @@ class Replayer:
 
     Args:
         database: Writes to the database.
-        spool: The disk.
+        store: Where the entries are.
         breaker: Whether the database takes writes.
         in_flight: The deployments whose entries must wait.
         metrics: Where to count.
         unmatched_ttl: Seconds that an entry may wait for its row, or fail by itself.
+        may_run: Says whether to replay from this store now.
+        shared: Where the entries are not of this instance alone: how to apply them.
+        is_fallback: Whether the store stands in for a shared one, which may have older entries.
     """
 
     def __init__(
         self,
         database: DatabaseWriter,
-        spool: Spool,
+        store: ReplayableStore,
         breaker: CircuitBreaker,
         in_flight: InFlight,
         metrics: Metrics,
         *,
         unmatched_ttl: float,
+        may_run: Callable[[], bool] = lambda: True,
+        shared: SharedReplay | None = None,
+        is_fallback: bool = False,
     ) -> None:
         self._database = database
-        self._spool = spool
+        self._store = store
         self._breaker = breaker
         self._in_flight = in_flight
         self._metrics = metrics
         self._unmatched_ttl = unmatched_ttl
+        self._may_run = may_run
+        self._shared = shared
+        self._is_fallback = is_fallback
         self._clock_offset = time.time_ns() - time.monotonic_ns()
         self._running_since = -math.inf
         self._retries = DutyCycle(RETRY_SHARE)
@@ -86,9 +99,11 @@ class Replayer:
         self._running_since = time.monotonic()
         while True:
             try:
-                if not await self.step():
+                if not self._may_run():
+                    await asyncio.sleep(LOCKED_SECONDS)
+                elif not await self.step():
                     await self._wait()
-            except SpoolUnavailableError:  # has been logged; the next step tries again
+            except StoreUnavailableError:  # has been logged; the next step tries again
                 await asyncio.sleep(POLL_SECONDS)
 
     async def step(self) -> bool:
@@ -98,11 +113,11 @@ class Replayer:
             Whether there was anything to do.
 
         Raises:
-            SpoolUnavailableError: If the spool cannot be read or written.
+            StoreUnavailableError: If the spool cannot be read or written.
         """
-        if not self._spool.is_writable:  # no callback may be coming that would show it is again
-            with contextlib.suppress(SpoolUnavailableError):
-                await self._spool.recheck()
+        if not self._store.is_writable:  # no callback may be coming that would show it is again
+            with contextlib.suppress(StoreUnavailableError):
+                await self._store.recheck()
         if self._breaker.takes_callbacks:
             return await self._replay_due(self.batch_limit)
         if self._breaker.seconds_to_probe > 0:
@@ -111,7 +126,7 @@ class Replayer:
             # Entries are the better probe, if there are any.
             try:
                 has_entries = await self._replay_due(min(PROBE_BATCH, self.batch_limit))
-            except SpoolUnavailableError:
+            except StoreUnavailableError:
                 self._breaker.committed()
                 raise
             if not has_entries:
@@ -126,34 +141,40 @@ class Replayer:
             other keys then.
 
         Raises:
-            SpoolUnavailableError: If the spool cannot be written.
+            StoreUnavailableError: If the store cannot be written.
+            ReplayLockedError: If another instance replays from it.
         """
         try:
             await self._apply(entries)
-        except SpoolUnavailableError:
+        except (StoreUnavailableError, ReplayLockedError):
             raise
         except KeyRuleChangedError:
             rule = self._database.key_rule
-            await self._spool.rekey(rule.name, rule.key)
+            await self._store.rekey(rule.name, rule.key)
             return False
         except Exception:  # noqa: BLE001 - an error of this code, which one entry may bring about
             if len(entries) > 1:  # the others are not to be held up
                 return all([await self.replay([entry]) for entry in entries])
             _log.exception("replay_failed")
-            await self._spool.settle(put_off=[(entries[0].number, entries[0].attempts + 1)])
+            await self._store.settle(put_off=[(entries[0], entries[0].attempts + 1)])
             await asyncio.sleep(POLL_SECONDS)
         return True
 
     async def _replay_due(self, limit: int) -> bool:
         begun = time.monotonic()
-        due = await self._spool.due(limit, retries=not self._retries.seconds_to_rest)
+        due = await self._store.due(limit, retries=not self._retries.seconds_to_rest)
         self._seconds_to_next = 0.0 if due.entries else due.seconds_to_next
         entries = [
             entry for entry in due.entries if not self._in_flight.is_busy(entry.deployment_id or "")
         ]
         if not entries:
             return False
-        await self.replay(entries)
+        try:
+            await self.replay(entries)
+        except ReplayLockedError:  # which shows that the database takes writes
+            self._breaker.committed()
+            await asyncio.sleep(LOCKED_SECONDS)
+            return True
         if any(entry.attempts for entry in entries):
             self._retries.worked(time.monotonic() - begun, len(entries) / limit)
         return True
@@ -176,39 +197,38 @@ class Replayer:
             await asyncio.sleep(min(self._breaker.seconds_to_probe, POLL_SECONDS))
 
     async def _apply(self, entries: list[Entry]) -> None:
-        rule = KeyRule.named(self._spool.key_rule)
+        rule = KeyRule.named(self._store.key_rule)
         with self._in_flight.replaying(entry.deployment_id or "" for entry in entries):
-            if superseded := [entry.number for entry in entries if self._is_superseded(entry)]:
-                await self._spool.settle(done=superseded)
-                entries = [entry for entry in entries if entry.number not in superseded]
-            results = await self._database.replay([_callback(entry) for entry in entries], rule)
+            if superseded := [entry for entry in entries if self._is_superseded(entry)]:
+                await self._store.settle(done=superseded)
+                entries = [entry for entry in entries if entry not in superseded]
+            callbacks = [_callback(entry) for entry in entries]
+            results = await self._database.replay(callbacks, rule, self._shared)
             await self._settle(entries, results)
 
     async def _settle(self, entries: list[Entry], results: list[UpdateResult]) -> None:
         done: list[tuple[Entry, UpdateOutcome]] = []
         moved: list[tuple[Entry, Kind, str]] = []
-        put_off: list[tuple[int, int]] = []
+        put_off: list[tuple[Entry, int]] = []
         for entry, applied in zip(entries, results, strict=True):
             if applied.outcome in _DONE:
                 self._breaker.matched()
                 self._metrics.replayed[_DONE[applied.outcome]].inc()
                 done.append((entry, applied.outcome))
+                if self._is_fallback:
+                    self._in_flight.wrote_past_spool(entry.key or "", entry.number)
                 continue
             kind, reason = self._kind_after(entry, applied)
             self._metrics.replayed[_result(kind, applied.outcome)].inc()
             if kind is not entry.kind:
                 moved.append((entry, kind, reason))
             if applied.outcome is UpdateOutcome.UNKNOWN:  # not its fault, but others come first
-                put_off.append((entry.number, 0))
+                put_off.append((entry, 0))
             else:
                 longest = RETRY.failures_to_longest  # of a dead letter that there is no room for
-                put_off.append((entry.number, entry.attempts + 1 if kind in LIVE else longest))
-        not_moved = await self._spool.settle(
-            [entry.number for entry, _ in done],
-            [(entry.number, kind, reason) for entry, kind, reason in moved],
-            put_off,
-        )
-        moved = [each for each in moved if each[0].number not in not_moved]
+                put_off.append((entry, entry.attempts + 1 if kind in LIVE else longest))
+        not_moved = await self._store.settle([entry for entry, _ in done], moved, put_off)
+        moved = [each for each in moved if each[0] not in not_moved]
         _log_results(done, [(e, reason) for e, kind, reason in moved if kind is Kind.DEAD_LETTER])
 
     def _kind_after(self, entry: Entry, applied: UpdateResult) -> tuple[Kind, str]:

@@ -5,15 +5,14 @@ import time
 from typing import NamedTuple
 
 from sam.callback.inbox.in_flight import InFlight
-from sam.callback.inbox.sqlite.spool import Spool, SpoolUnavailableError
-from sam.callback.inbox.store import Entry
+from sam.callback.inbox.store import Entry, Store, StoreUnavailableError
 from sam.callback.logs import get_logger
 from sam.callback.metrics import Metrics
 
 _log = get_logger(__name__)
 
 
-class NoRoomError(SpoolUnavailableError):
+class NoRoomError(StoreUnavailableError):
     """The spool is full, or the share of the entry's kind is used up."""
 
 
@@ -23,7 +22,7 @@ class Spooling(NamedTuple):
     Attributes:
         entry: The entry.
         stored: Is done after the fsync, and tells how many entries had it together. It fails with
-            `SpoolUnavailableError`, or `NoRoomError`, if the entry may not be durable.
+            `StoreUnavailableError`, or `NoRoomError`, if the entry may not be durable.
     """
 
     entry: Entry
@@ -34,13 +33,13 @@ class SpoolWriter:
     """Puts entries into the spool, in the order in which they come.
 
     Args:
-        spool: The spool.
+        store: The store.
         in_flight: The deployments that are under way.
         metrics: Where to time.
     """
 
-    def __init__(self, spool: Spool, in_flight: InFlight, metrics: Metrics) -> None:
-        self._spool = spool
+    def __init__(self, store: Store, in_flight: InFlight, metrics: Metrics) -> None:
+        self._store = store
         self._in_flight = in_flight
         self._metrics = metrics
         self._waiting: list[Spooling] = []
@@ -74,7 +73,7 @@ class SpoolWriter:
             batch, self._waiting = self._waiting, []
             try:
                 are_stored = await self._put(batch)
-            except SpoolUnavailableError as error:
+            except StoreUnavailableError as error:
                 _fail(batch, str(error))
             except Exception as error:  # noqa: BLE001 - an error of this code must not leave a caller waiting
                 _log.exception("batch_failed")
@@ -87,15 +86,15 @@ class SpoolWriter:
 
     async def _put(self, batch: list[Spooling]) -> list[bool]:
         begun = time.monotonic()
-        are_stored = await self._spool.put([entry for entry, _ in batch])
+        are_stored = await self._store.put([entry for entry, _ in batch])
         self._metrics.spool_write.observe(time.monotonic() - begun)
         return are_stored
 
     async def _delete(self, entries: list[Spooling]) -> None:
         try:
             await asyncio.wait([stored for _, stored in entries])
-            await self._spool.settle([entry.number for entry, _ in entries])
-        except SpoolUnavailableError:
+            await self._store.settle([entry for entry, _ in entries])
+        except StoreUnavailableError:
             pass  # it has been logged; they are applied once more, which changes nothing
         finally:
             for entry, _ in entries:
@@ -118,4 +117,4 @@ def _fail(batch: list[Spooling], reason: str) -> None:
     for _, stored in batch:
         if not stored.done():
             # One for each: the traceback of one for all would keep them all, with their bodies.
-            stored.set_exception(SpoolUnavailableError(reason))
+            stored.set_exception(StoreUnavailableError(reason))

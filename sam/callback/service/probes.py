@@ -63,6 +63,8 @@ async def ready(request: Request) -> Response:
         entries, size = state.spool_entries, state.spool_bytes
         answer["database"] = state.database
         answer["spool"] = {**entries, "bytes": size, "writable": state.is_spool_writable}
+        if state.shared is not None:
+            answer["inbox"] = {**state.shared.entries, "up": state.shared.is_up}
     can_take = state.readiness in {Readiness.OK, Readiness.DEGRADED}
     return JSONResponse(
         ReadyAnswer.model_validate(answer).model_dump(exclude_none=True),

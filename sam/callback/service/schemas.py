@@ -86,6 +86,16 @@ class SpoolState(BaseModel):
     )
 
 
+class InboxState(BaseModel):
+    """The entries of the shared inbox, as of some seconds ago."""
+
+    queued: int = Field(description="Callbacks that wait for the database.")
+    unmatched: int = Field(description="Callbacks that wait for their row.")
+    dead_letter: int = Field(description="Callbacks that the database refuses.")
+    invalid: int = Field(description="Bodies that were not understood.")
+    up: bool = Field(description="Whether it answers; if not, the spool is used.")
+
+
 class ReadyAnswer(BaseModel):
     """Whether callbacks can be made durable; with the key, why."""
 
@@ -94,6 +104,7 @@ class ReadyAnswer(BaseModel):
         None, description="Whether writes to it are committed."
     )
     spool: SpoolState | None = None
+    inbox: InboxState | None = Field(None, description="Where there is a shared inbox.")
 
 
 class ErrorAnswer(BaseModel):

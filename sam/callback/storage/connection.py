@@ -82,6 +82,8 @@ class DatabaseConnection:
         key_rule: Which ids the database takes for the same.
         unknown: Why the types of the columns are not known; '' if they are, or are not needed.
         is_suspect: To be set after an error that may be the connection's.
+        before_commit: Called before each COMMIT of this work, if it is set; raises `AbandonedError`
+            where there is to be none.
 
     Raises:
         pyodbc.Error: If the set-up failed. What is not known of the table may be known to the next
@@ -102,6 +104,7 @@ class DatabaseConnection:
         self.statements = Statements(table, self.dialect)
         self.supports_multi_statement = self.dialect.supports_multi_statement
         self.is_suspect = False
+        self.before_commit: Callable[[], None] | None = None
         self._odbc = odbc
         self._lock_timeout = timeout * LOCK_TIMEOUT_SHARE
         self._cancelled = threading.Event()
@@ -158,6 +161,7 @@ class DatabaseConnection:
             try:
                 result = work(self)
             finally:
+                self.before_commit = None
                 self.rollback()
                 if self._has_short_lock_timeout:
                     self._restore_lock_timeout()
@@ -187,6 +191,20 @@ class DatabaseConnection:
         if self.parameters is not None:
             self.parameters.bind(self._cursor, statement.columns, values)
         return self._cursor.execute(statement.text, values)
+
+    def read(self, text: str, *values: object) -> list[pyodbc.Row]:
+        """Execute a SELECT in no transaction, and return its rows: no ROLLBACK follows it.
+
+        Raises:
+            pyodbc.Error: If it failed.
+        """
+        self._odbc.autocommit = True
+        try:
+            rows: list[pyodbc.Row] = self._cursor.execute(text, *values).fetchall()
+        finally:
+            with failure_loses_connection():
+                self._odbc.autocommit = False
+        return rows
 
     def counts(self, statement: Statement, values: Sequence[object] = ()) -> list[int]:
         """Execute a statement, or several in one, that change rows; drain all results.
@@ -224,6 +242,8 @@ class DatabaseConnection:
             AbandonedError: If it did.
             pyodbc.Error: If the COMMIT failed.
         """
+        if self.before_commit is not None:
+            self.before_commit()
         self._require_permit()
         self._odbc.commit()
         self._is_in_transaction = False

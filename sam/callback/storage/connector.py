@@ -32,8 +32,10 @@ from sam.callback.storage.errors import (
     ConnectionLostError,
     DatabaseTimeoutError,
     DatabaseUnavailableError,
+    ErrorClass,
     KeyRuleChangedError,
     LoginRefusedError,
+    TransientError,
     advice_on,
     describe,
     is_connection_lost,
@@ -196,7 +198,10 @@ class DatabaseConnector:
             return call.result()
         except pyodbc.Error as error:
             lost = is_connection_lost(error)
+            kind: type[DatabaseUnavailableError]
             kind = ConnectionLostError if lost else DatabaseUnavailableError
+            if not lost and connection.dialect.classify(error) is ErrorClass.TRANSIENT:
+                kind = TransientError
             raise self._unavailable(kind, "cannot write", error) from error
         finally:
             if call.done():

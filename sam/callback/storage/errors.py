@@ -32,6 +32,10 @@ class DatabaseTimeoutError(DatabaseUnavailableError):
     """The database did not answer in time."""
 
 
+class TransientError(DatabaseUnavailableError):
+    """A lock or a deadlock kept the work from it; another try may succeed."""
+
+
 class PoolExhaustedError(DatabaseTimeoutError):
     """No connection became free in time."""
 

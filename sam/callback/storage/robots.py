@@ -3,17 +3,20 @@
 UPDATE robots SET status = ? WHERE deploymentId = ?
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from time import monotonic
 
 from sam.callback.logs import get_logger
 from sam.callback.metrics import Metrics
 from sam.callback.model import Callback
 from sam.callback.settings import Settings
 from sam.callback.storage.batch import Batch
-from sam.callback.storage.connection import DatabaseConnection
+from sam.callback.storage.connection import AbandonedError, DatabaseConnection
 from sam.callback.storage.connector import DatabaseConnector
 from sam.callback.storage.errors import DatabaseUnavailableError
 from sam.callback.storage.key_rule import KeyRule
+from sam.callback.storage.replay_lock import NotCurrentError, ReplayLock
 from sam.callback.storage.results import BatchResult, UpdateOutcome, UpdateResult
 from sam.callback.storage.statements import RobotsTable
 
@@ -64,8 +67,16 @@ class RobotRepository:
             await self._connector.run(batch.apply, timeout=timeout, key_rule=key_rule)
         except DatabaseUnavailableError as unavailable:
             error = unavailable
+        return self._result(callbacks, batch.results, error)
+
+    def _result(
+        self,
+        callbacks: Sequence[Callback],
+        results: Mapping[int, UpdateResult],
+        error: Exception | None,
+    ) -> BatchResult:
         # A copy: the thread of a call that was given up may still be at work.
-        known = batch.results.copy()
+        known = dict(results)
         for callback in callbacks if self._table.payload is not None else ():
             if callback.number in known and known[callback.number].is_payload_refused:
                 self._metrics.payloads_refused.inc()
@@ -75,7 +86,53 @@ class RobotRepository:
                     payload_bytes=len(callback.payload or b""),
                 )
         unknown = UpdateResult(UpdateOutcome.UNKNOWN, str(error))
-        return BatchResult([known.get(callback.number, unknown) for callback in callbacks], error)
+        return BatchResult(
+            [known.get(callback.number, unknown) for callback in callbacks],
+            error if isinstance(error, DatabaseUnavailableError) else None,
+        )
+
+    async def replay(
+        self,
+        callbacks: Sequence[Callback],
+        *,
+        timeout: float,
+        key_rule: KeyRule,
+        lock: ReplayLock,
+        stale: Callable[[Sequence[Callback]], set[int]],
+    ) -> BatchResult:
+        """Write the status of each callback as `apply` does, one instance at a time.
+
+        Args:
+            callbacks: No two with the same key.
+            timeout: Seconds for all of it.
+            key_rule: The rule that their keys are of.
+            lock: The lock.
+            stale: Returns the numbers of those that are no more to be written, or raises
+                `AbandonedError` if it cannot tell. It is asked on a connection's thread before each
+                COMMIT, when the rows are locked: what another instance has written meanwhile is
+                not overwritten.
+
+        Raises:
+            ReplayLockedError: If another instance replays. Nothing was written.
+            KeyRuleChangedError: As with `apply`.
+        """
+        results: dict[int, UpdateResult] = {}
+        deadline = monotonic() + timeout
+        error: Exception | None = None
+        while True:
+            left = [callback for callback in callbacks if callback.number not in results]
+            batch = Batch(self._table, left)
+            work = partial(_replay, batch, left, lock, stale)
+            try:
+                left_seconds = max(0.0, deadline - monotonic())
+                await self._connector.run(work, timeout=left_seconds, key_rule=key_rule)
+            except NotCurrentError as not_current:
+                skipped = UpdateResult(UpdateOutcome.UNKNOWN, str(not_current))
+                results |= dict.fromkeys(not_current.numbers, skipped) | batch.results
+                continue
+            except (DatabaseUnavailableError, AbandonedError) as stopped:
+                error = stopped
+            return self._result(callbacks, results | batch.results, error)
 
     async def probe(self, *, timeout: float) -> None:
         """Commit an UPDATE that meets no row.
@@ -94,3 +151,19 @@ class RobotRepository:
             connection.commit()
 
         await self._connector.run(work, timeout=timeout)
+
+
+def _replay(
+    batch: Batch,
+    callbacks: Sequence[Callback],
+    lock: ReplayLock,
+    stale: Callable[[Sequence[Callback]], set[int]],
+    connection: DatabaseConnection,
+) -> None:
+    def require_current() -> None:
+        if numbers := stale([each for each in callbacks if each.number not in batch.results]):
+            raise NotCurrentError(numbers)
+
+    lock.take(connection)
+    connection.before_commit = require_current
+    batch.apply(connection)

@@ -9,13 +9,13 @@ import os
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 from sam.callback.inbox.sqlite.file_system import identity_of, restrict_to_owner
 from sam.callback.inbox.sqlite.schedule import Schedule
 from sam.callback.inbox.sqlite.schema import migrate, rekey, require_version
 from sam.callback.inbox.sqlite.transaction import write_transaction
-from sam.callback.inbox.store import DEAD, Entry, Kind, Total
+from sam.callback.inbox.store import DEAD, Due, Entry, Kind, Total
 
 SHARES: Final = {DEAD: 0.25, (Kind.UNMATCHED,): 0.5}
 """The shares of the file that kinds may take together: neither dead letters nor callbacks without a
@@ -42,18 +42,6 @@ SELECT kind, entries, bytes,
 FROM totals
 """
 _COLUMNS = "number, kind, coalesce(deployment_id, key), status, payload, reason, attempts, key"
-
-
-class Due(NamedTuple):
-    """Entries to be tried now.
-
-    Attributes:
-        entries: The entries.
-        seconds_to_next: If there are none, how long until one is due; None if none waits.
-    """
-
-    entries: list[Entry]
-    seconds_to_next: float | None
 
 
 class _Room:
@@ -261,6 +249,14 @@ class SpoolFile:
     def get(self, numbers: Collection[int]) -> list[Entry]:
         """Return the entries with these numbers that are still there."""
         return self._entries(*_are(numbers))
+
+    def drop(self, entries: Iterable[Entry]) -> None:
+        """Delete entries for good, with one fsync."""
+        self.settle([entry.number for entry in entries])
+
+    def requeue(self, entries: Iterable[Entry], reason: str) -> None:
+        """Let entries be applied again, with one fsync."""
+        self.settle(moved=[(entry.number, Kind.QUEUED, reason) for entry in entries])
 
     def replace_dead(self, entry: Entry) -> bool:
         """Put an entry in the place of the dead one with its number, with one fsync.

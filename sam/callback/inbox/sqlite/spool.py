@@ -17,12 +17,12 @@ from typing import Final, NamedTuple, TypeVar
 
 from sam.callback.inbox.sequence import Sequence
 from sam.callback.inbox.sqlite.disk_thread import DiskHangsError, DiskThread
-from sam.callback.inbox.sqlite.file import Due, SpoolFile
+from sam.callback.inbox.sqlite.file import SpoolFile
 from sam.callback.inbox.sqlite.file_system import Disk, Risk, risk_of, set_aside
 from sam.callback.inbox.sqlite.key_filter import KeyFilter
 from sam.callback.inbox.sqlite.ownership import OwnedByAnotherError, Ownership
 from sam.callback.inbox.sqlite.schema import SpoolVersionError
-from sam.callback.inbox.store import DEAD, Entry, Kind, Total
+from sam.callback.inbox.store import DEAD, Due, Entry, Kind, StoreUnavailableError, Total
 from sam.callback.logs import get_logger
 from sam.callback.storage.key_rule import COARSEST, KeyRule
 
@@ -42,7 +42,7 @@ _log = get_logger(__name__)
 T = TypeVar("T")
 
 
-class SpoolUnavailableError(Exception):
+class SpoolUnavailableError(StoreUnavailableError):
     """The spool cannot be written or read now. The message says why."""
 
 
@@ -155,19 +155,23 @@ class Spool:
 
     async def settle(
         self,
-        done: Iterable[int] = (),
-        moved: Iterable[tuple[int, Kind, str]] = (),
-        put_off: Iterable[tuple[int, int]] = (),
-    ) -> list[int]:
-        """Delete, move and put off entries; as `SpoolFile.settle`.
+        done: Iterable[Entry] = (),
+        moved: Iterable[tuple[Entry, Kind, str]] = (),
+        put_off: Iterable[tuple[Entry, int]] = (),
+    ) -> list[Entry]:
+        """Delete, move and put off entries; as `SpoolFile.settle`, by their numbers.
 
         Raises:
             SpoolUnavailableError: If it may not have been done.
         """
         moved = list(moved)
-        not_moved = await self._use(lambda file: file.settle(done, moved, put_off))
-        self._warn_if_full(kind for number, kind, _ in moved if number in not_moved)
-        return not_moved
+        numbers = [entry.number for entry in done]
+        moves = [(entry.number, kind, reason) for entry, kind, reason in moved]
+        delays = [(entry.number, attempts) for entry, attempts in put_off]
+        refused = await self._use(lambda file: file.settle(numbers, moves, delays))
+        not_moved = [(entry, kind) for entry, kind, _ in moved if entry.number in refused]
+        self._warn_if_full(kind for _, kind in not_moved)
+        return [entry for entry, _ in not_moved]
 
     async def with_entries(self, deployment_ids: Collection[str]) -> set[str]:
         """Return those of the deployments' ids that have an entry, by `key_rule` as it is then.
