@@ -35,6 +35,8 @@ def states_after(breaker: CircuitBreaker, *steps: str) -> list[str]:
                 breaker.failed(LATE, begun, is_probe=True)
             case "gone":
                 breaker.failed(GONE, begun)
+            case "no connection":
+                breaker.connecting_failed(GONE, begun)
             case _:
                 assert step == "busy"
                 breaker.failed(PoolExhaustedError("busy"), begun)
@@ -53,6 +55,10 @@ def states_after(breaker: CircuitBreaker, *steps: str) -> list[str]:
             ["commit", "begin", "commit", "late"], ["closed"] * 3, id="others commit meanwhile"
         ),
         pytest.param(["commit", "begin", "busy"], ["closed"] * 2, id="no connection is free"),
+        pytest.param(["commit", "begin", "no connection"], ["closed", "open"], id="no connection"),
+        pytest.param(
+            ["begin", "commit", "no connection"], ["closed"] * 2, id="none before others commit"
+        ),
         pytest.param(["begin", "late", "late"], ["unknown"] * 2, id="cold connections, together"),
         pytest.param(
             ["begin", "late", "begin", "late"], ["unknown", "open"], id="silent at the start"

@@ -60,7 +60,7 @@ def open_connector(
     def open_it(**overrides: object) -> AbstractAsyncContextManager[DatabaseConnector]:
         values = {"sql_sam_login_timeout": LIMIT_SECONDS, **overrides}
         settings = settings_for(postgres_database, sql_sam_connection_string=address, **values)
-        return repositories.open_connector(settings, failures.append)
+        return repositories.open_connector(settings, lambda error, _: failures.append(error))
 
     return open_it
 

@@ -1,6 +1,6 @@
 """A repository in the test's own process, on a database or on its stand-in."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from itertools import count
 
@@ -8,7 +8,8 @@ from sam.callback.model import Callback
 from sam.callback.settings import Settings
 from sam.callback.storage.connection import DatabaseConnection
 from sam.callback.storage.connector import DatabaseConnector
-from sam.callback.storage.errors import DatabaseUnavailableError, KeyRuleChangedError
+from sam.callback.storage.errors import KeyRuleChangedError
+from sam.callback.storage.pool import OnConnectFailed
 from sam.callback.storage.results import BatchResult
 from sam.callback.storage.robots import RobotRepository
 from tests.support.conditions import LIMIT_SECONDS
@@ -19,7 +20,7 @@ _numbers = count(1)
 @asynccontextmanager
 async def open_connector(
     settings: Settings,
-    on_connect_failed: Callable[[DatabaseUnavailableError], object] = lambda _: None,
+    on_connect_failed: OnConnectFailed = lambda *_: None,
 ) -> AsyncIterator[DatabaseConnector]:
     """Open its connections, and close them."""
     connector = DatabaseConnector(settings, on_connect_failed)

@@ -123,9 +123,15 @@ class CircuitBreaker:
         self._first_late_at = min(self._first_late_at, time.monotonic())
         return begun < self._first_late_at
 
-    def connecting_failed(self, error: DatabaseUnavailableError) -> None:
-        """Learn that no connection could be made, where no write waited for it."""
-        self.failed(error, time.monotonic(), is_probe=True)
+    def connecting_failed(self, error: DatabaseUnavailableError, begun: float) -> None:
+        """Learn that no connection could be made, where no write waited for it.
+
+        Args:
+            error: Why. Where a write was committed meanwhile, it is out of date.
+            begun: When connecting began, on the monotonic clock.
+        """
+        if self._committed_at < begun:
+            self.failed(error, begun, is_probe=True)
 
     def probed(self) -> None:
         """Learn that a probe was committed: it proves little, and entries are tried next."""

@@ -14,7 +14,6 @@ import asyncio
 import contextlib
 import math
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeVar
@@ -43,7 +42,7 @@ from sam.callback.storage.errors import (
 )
 from sam.callback.storage.key_rule import EXACT, KeyRule
 from sam.callback.storage.odbc.connection_string import connection_string
-from sam.callback.storage.pool import ConnectionPool
+from sam.callback.storage.pool import ConnectionPool, OnConnectFailed
 from sam.callback.storage.statements import RobotsTable
 from sam.callback.tasks import Supervisor
 from sam.callback.threads import DaemonThreadPool
@@ -99,7 +98,7 @@ class DatabaseConnector:
     def __init__(
         self,
         settings: Settings,
-        on_connect_failed: Callable[[DatabaseUnavailableError], object] = lambda _: None,
+        on_connect_failed: OnConnectFailed = lambda *_: None,
         supervisor: Supervisor | None = None,
         *,
         is_for_writing: bool = True,

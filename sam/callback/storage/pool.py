@@ -36,6 +36,10 @@ _log = get_logger(__name__)
 _Waiter = asyncio.Future[DatabaseConnection]
 
 
+OnConnectFailed = Callable[[DatabaseUnavailableError, float], object]
+"""Is told why a connection could not be made, and when that began, on the monotonic clock."""
+
+
 class ConnectionPool:
     """Connections that are idle, at work or given up, and the callers that wait for one.
 
@@ -57,7 +61,7 @@ class ConnectionPool:
         supervisor: Supervisor,
         *,
         size: int,
-        on_failed: Callable[[DatabaseUnavailableError], object],
+        on_failed: OnConnectFailed,
     ) -> None:
         self._connect = connect
         self._disconnect = disconnect
@@ -201,6 +205,7 @@ class ConnectionPool:
 
     async def _add_one(self) -> None:
         waiting = list(self._waiters)
+        begun = time.monotonic()
         self._is_connecting = True
         try:
             connection = await self._connect()
@@ -210,7 +215,7 @@ class ConnectionPool:
                     _log.warning("pool_not_filled", connections=self._alive, reason=str(error))
             # What came after it began has another try: the server may just have restarted.
             elif not self._fail(error, waiting):
-                self._on_failed(error)
+                self._on_failed(error, begun)
             self._has_failed = True
             self._retry_at = time.monotonic() + RETRY_SECONDS
             return
