@@ -295,7 +295,8 @@ def test_the_demo_has_settings_of_its_own(tmp_path: Path) -> None:
     )
     ended = run_to_its_end(tmp_path, {"PYTHONPATH": str(tmp_path)}, "demo")
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert '"outcome":"' in ended.stdout  # which one depends on the machine's speed
+    # Which one, the machine's speed decides.
+    assert {"updated", "queued"} & set(ended.stdout.split())
 
 
 def test_the_service_runs_on_an_env_file(
