@@ -24,9 +24,8 @@ from tests.support.service import KEY, Service
 pytestmark = pytest.mark.faults
 
 DEPLOYMENTS = [f"d-{number}" for number in range(1, 3_201)]
-REPLAY_SECONDS = 5
-STOPPED_SECONDS = 30
-FAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"
+LATE_SECONDS = 10
+"""How long an instance that goes on may still do harm; on a slow machine less of it is seen."""
 
 
 @pytest.fixture
@@ -121,7 +120,7 @@ def test_an_instance_and_a_standby_are_lost_in_an_outage(
     answered, sent = all_of(loads)
     assert len({each.deployment_id for each in answered}) >= 3_000
     postgres_database.rename("away", "robots")
-    eventually(lambda: not cluster.entries(), REPLAY_SECONDS)
+    eventually(lambda: not cluster.entries())
     assert losses(answered, sent, postgres_database.statuses(), tmp_path / "none") == []
 
 
@@ -225,11 +224,11 @@ def test_the_replaying_instance_is_stopped_in_its_transaction(
         holder.rollback()
         holder.close()
         assert second.send("d-1", "NEW") in {"queued", "updated"}
-        eventually(lambda: postgres_database.statuses()["d-1"] == "NEW", STOPPED_SECONDS)
+        eventually(lambda: postgres_database.statuses()["d-1"] == "NEW")
     finally:
         first.service.send_signal(signal.SIGCONT)
     eventually(lambda: not cluster.entries())
-    time.sleep(2 * REPLAY_SECONDS)  # what the first one still does
+    time.sleep(LATE_SECONDS)
     assert postgres_database.statuses()["d-1"] == "NEW"
     assert first.send("d-1", "LAST") in {"queued", "updated"}
     eventually(lambda: postgres_database.statuses()["d-1"] == "LAST")
@@ -240,7 +239,12 @@ def test_clocks_a_minute_apart_do_not_change_the_order(
     postgres_database: PostgresDatabase,
     start_instance: Callable[..., Instance],
 ) -> None:
-    behind = {"LD_PRELOAD": FAKETIME, "FAKETIME": "-60s", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+    [library] = Path("/usr/lib").glob("*/faketime/libfaketime.so.1")
+    behind = {
+        "LD_PRELOAD": str(library),
+        "FAKETIME": "-60s",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
     instances = [start_instance(), start_instance(**behind)]
     for is_up in (True, False):
         if not is_up:

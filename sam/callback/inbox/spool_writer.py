@@ -1,6 +1,7 @@
 """Group commit into the spool: one fsync for all that arrived while the last one ran."""
 
 import asyncio
+import contextlib
 import time
 from typing import NamedTuple
 
@@ -93,9 +94,9 @@ class SpoolWriter:
     async def _delete(self, entries: list[Spooling]) -> None:
         try:
             await asyncio.wait([stored for _, stored in entries])
-            await self._store.settle([entry for entry, _ in entries])
-        except StoreUnavailableError:
-            pass  # it has been logged; they are applied once more, which changes nothing
+            # If it fails, that is logged, and they are applied once more, which changes nothing.
+            with contextlib.suppress(StoreUnavailableError):
+                await self._store.settle([entry for entry, _ in entries])
         finally:
             for entry, _ in entries:
                 self._in_flight.leave_store(entry.deployment_id)
