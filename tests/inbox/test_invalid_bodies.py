@@ -36,7 +36,7 @@ async def test_all_that_come_while_an_fsync_runs_share_the_next_one(
     async with open_inbox() as inbox:
         with slow_disk(inbox.spool):
             keeping = asyncio.create_task(keep(inbox, [b"{"] * 500))
-            while inbox.state().in_flight < 500:
+            while inbox.admission.count < 500:
                 await asyncio.sleep(0)
         assert await keeping == [None] * 500
         assert inbox.spool.counts()["invalid"] == 500
@@ -47,7 +47,7 @@ async def test_all_that_come_while_an_fsync_runs_share_the_next_one(
 async def test_they_count_among_what_is_in_flight(open_inbox: OpenInbox) -> None:
     async with open_inbox(callback_max_connections=2) as inbox, hung_disk(inbox.spool, limit=None):
         keeping = asyncio.create_task(keep(inbox, [b"{"] * 4))
-        while inbox.state().in_flight < 4:
+        while inbox.admission.count < 4:
             await asyncio.sleep(0)
         with pytest.raises(OverloadedError):
             await inbox.record("d-1", "DONE", b"")
@@ -62,15 +62,15 @@ async def test_bodies_that_wait_for_a_hung_disk_are_bounded_in_bytes(open_inbox:
         async with hung_disk(inbox.spool, limit=None):
             bodies = [bytes(size)] * 2_000
             keeping = asyncio.create_task(keep(inbox, bodies))
-            while not inbox.state().in_flight:
+            while not inbox.admission.count:
                 await asyncio.sleep(0)
-            assert inbox.state().in_flight == MAX_BYTES_IN_FLIGHT // size
+            assert inbox.admission.count == MAX_BYTES_IN_FLIGHT // size
         results = await keeping
         kept = results.count(None)
         assert kept == MAX_BYTES_IN_FLIGHT // size
         assert inbox.spool.counts()["invalid"] == kept
         assert all(isinstance(each, OverloadedError) for each in results if each is not None)
-        assert inbox.state().in_flight == 0
+        assert inbox.admission.count == 0
         await inbox.keep_invalid(bytes(size), "not understood")
 
 
@@ -103,7 +103,7 @@ async def test_one_that_is_larger_than_that_is_kept_if_nothing_else_waits(
     open_inbox: OpenInbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with open_inbox() as inbox:
-        monkeypatch.setattr(inbox._admission, "_max_bytes", 1_000)  # noqa: SLF001
+        monkeypatch.setattr(inbox.admission, "_max_bytes", 1_000)
         await inbox.keep_invalid(bytes(5_000), "not understood")
         assert inbox.spool.counts()["invalid"] == 1
 

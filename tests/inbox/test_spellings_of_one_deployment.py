@@ -207,5 +207,5 @@ async def test_of_spellings_that_come_together_the_last_is_written_last(
         )
         assert set(outcomes) <= {"updated", "superseded", "queued"}
         await empty_spool(inbox, path)
-        await becomes_true(lambda: inbox.state().in_flight == 0)
+        await becomes_true(lambda: inbox.admission.count == 0)
     assert sam.status() == "S2"

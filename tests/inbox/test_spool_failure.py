@@ -12,7 +12,8 @@ from unittest.mock import Mock
 import pytest
 
 from sam.callback.inbox.admission import NotDurableError
-from sam.callback.inbox.inbox import Inbox, Readiness
+from sam.callback.inbox.inbox import Inbox
+from sam.callback.inbox.readiness import Readiness
 from sam.callback.inbox.sqlite import spool as spool_module
 from tests.support.conditions import LIMIT_SECONDS, becomes_true
 from tests.support.databases import SqliteDatabase
@@ -106,15 +107,15 @@ async def test_a_spool_that_is_gone_does_not_keep_the_database_down(
         sqlite_database.execute("ALTER TABLE robots RENAME TO away")
         with pytest.raises(NotDurableError):
             await outcome(inbox, "LOST")
-        assert inbox.state().readiness is Readiness.UNAVAILABLE
+        assert inbox.readiness() is Readiness.UNAVAILABLE
         sqlite_database.execute("ALTER TABLE away RENAME TO robots")
         await becomes_true(lambda: inbox.breaker.takes_callbacks)
         assert await outcome(inbox, "KEPT") == "updated"
-        assert inbox.state().readiness is Readiness.DEGRADED
+        assert inbox.readiness() is Readiness.DEGRADED
 
         path.parent.unlink()
         await becomes_true(lambda: inbox.spool.is_writable)
-        assert inbox.state().readiness is Readiness.OK
+        assert inbox.readiness() is Readiness.OK
 
 
 async def test_a_spool_that_is_back_is_noticed_while_the_database_is_down(
@@ -126,9 +127,9 @@ async def test_a_spool_that_is_back_is_noticed_while_the_database_is_down(
         path.parent.write_text("not a directory")
         with pytest.raises(NotDurableError):
             await outcome(inbox, "LOST")
-        assert inbox.state().readiness is Readiness.UNAVAILABLE
+        assert inbox.readiness() is Readiness.UNAVAILABLE
         path.parent.unlink()
-        await becomes_true(lambda: inbox.state().readiness is Readiness.DEGRADED)
+        await becomes_true(lambda: inbox.readiness() is Readiness.DEGRADED)
 
 
 async def test_unmatched_entries_are_not_forgotten_when_the_spool_fails_meanwhile(

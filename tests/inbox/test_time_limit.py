@@ -160,7 +160,7 @@ async def test_a_later_callback_is_written_after_it(
         outcomes = {(await answer).outcome for answer in answers}
         assert outcomes <= {"updated", "queued", "superseded"}
         make_commits_slow(postgres_database)
-        await becomes_true(lambda: not inbox.state().in_flight)
+        await becomes_true(lambda: not inbox.admission.count)
         await inbox._recorder.finish()  # noqa: SLF001 - what goes on behind the answers
         await replay_all(inbox)
     assert postgres_database.statuses()["d-1"] == "S7"

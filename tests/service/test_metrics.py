@@ -208,7 +208,7 @@ async def test_overload_and_crashes_are_counted(
         raise ValueError("a defect")
 
     async with opened(settings) as (app, client):
-        monkeypatch.setattr(app.state.inbox._admission, "max_count", 0)  # noqa: SLF001 - no room
+        monkeypatch.setattr(app.state.inbox.admission, "max_count", 0)
         assert (await client.post("/callback", content=body())).status_code == 503
         monkeypatch.setattr(app.state.inbox, "record", fail)
         assert (await client.post("/callback", content=body())).status_code == 500
@@ -267,7 +267,7 @@ async def test_the_pool_and_what_is_in_flight_show(
             at_work = asyncio.create_task(client.post("/callback", content=body()))
             repository = app.state.inbox.database._repository  # noqa: SLF001 - which asks for no slot
             waiting = asyncio.create_task(repository.probe(timeout=LIMIT_SECONDS))
-            await becomes_true(lambda: app.state.inbox.state().pool.waiting == 1)
+            await becomes_true(lambda: app.state.inbox.pool.waiting == 1)
             seen = read(await client.get("/metrics"))
             other.rollback()
         await waiting

@@ -1,25 +1,22 @@
-"""Inbox: takes callbacks, owns the parts that make them durable, and tells its state."""
+"""Inbox: takes callbacks, and owns the parts that make them durable."""
 
 import asyncio
 import contextlib
 from collections.abc import Coroutine
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import Final
 
 from sam.callback.inbox.admission import AdmissionControl
-from sam.callback.inbox.circuit_breaker import CircuitBreaker, CircuitState
+from sam.callback.inbox.circuit_breaker import CircuitBreaker
 from sam.callback.inbox.database_writer import DatabaseWriter, SharedReplay
+from sam.callback.inbox.expiry import Expiry
 from sam.callback.inbox.fallback_store import FallbackStore
 from sam.callback.inbox.in_flight import InFlight
+from sam.callback.inbox.readiness import Readiness, readiness_of
 from sam.callback.inbox.recorder import Recorder
 from sam.callback.inbox.replayer import Replayer
 from sam.callback.inbox.sequence import Sequence
 from sam.callback.inbox.sql.shared_store import SharedStore
-from sam.callback.inbox.sqlite.file import share_bytes
-from sam.callback.inbox.sqlite.file_system import Disk
 from sam.callback.inbox.sqlite.spool import Spool
-from sam.callback.inbox.store import DEAD, Kind, Store, Total
 from sam.callback.log_throttle import LogThrottle
 from sam.callback.logs import get_logger
 from sam.callback.metrics import BackgroundTask, Metrics
@@ -39,81 +36,6 @@ MAX_BYTES_IN_FLIGHT: Final = 2**24
 _log = get_logger(__name__)
 
 
-class Readiness(StrEnum):
-    """Whether callbacks can be made durable."""
-
-    OK = "ok"
-    DEGRADED = "degraded"
-    UNAVAILABLE = "unavailable"
-    DRAINING = "draining"
-
-
-class Database(StrEnum):
-    """Whether the database takes writes."""
-
-    UP = "up"
-    DOWN = "down"
-    UNKNOWN = "unknown"
-    """None has been committed since the start, and none has failed."""
-
-
-_DATABASE: Final = {
-    CircuitState.UNKNOWN: Database.UNKNOWN,
-    CircuitState.CLOSED: Database.UP,
-    CircuitState.OPEN: Database.DOWN,
-    CircuitState.HALF_OPEN: Database.DOWN,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class SharedState:
-    """What is known of the shared inbox.
-
-    Attributes:
-        is_up: Whether it answers.
-        totals: What there is of each kind, as of some seconds ago.
-        pool: Its connections.
-    """
-
-    is_up: bool
-    totals: dict[Kind, Total]
-    pool: PoolStats
-
-    @property
-    def entries(self) -> dict[str, int]:
-        """How many entries there are of each kind."""
-        return {kind.value: total.entries for kind, total in self.totals.items()}
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """Known state, without a look-up: for readiness and metrics."""
-
-    readiness: Readiness
-    database: Database
-    is_wrong_database: bool
-    in_flight: int
-    max_in_flight: int
-    pool: PoolStats
-    is_spool_writable: bool
-    spool_totals: dict[Kind, Total]
-    spool_max_bytes: int
-    spool_dead_max_bytes: int
-    spool_unmatched_max_bytes: int
-    spool_disk: Disk | None
-    shared: SharedState | None
-
-    @property
-    def spool_entries(self) -> dict[str, int]:
-        """How many entries there are of each kind."""
-        return {kind.value: total.entries for kind, total in self.spool_totals.items()}
-
-    @property
-    def spool_bytes(self) -> int:
-        """The size of all entries, roughly."""
-        return sum(total.bytes for total in self.spool_totals.values())
-
-
 class Inbox:
     """Takes callbacks, and makes them durable.
 
@@ -127,6 +49,7 @@ class Inbox:
         shared: The shared inbox, if there is one.
         breaker: What is known of the database.
         database: Writes to the database.
+        admission: What is in flight, and the bounds.
         replayer: What applies the spool; where there is a shared inbox, while that is away.
         is_draining: Set when the service is about to end.
 
@@ -160,13 +83,13 @@ class Inbox:
         )
         self._in_flight = InFlight()
         self.shared: SharedStore | None = None
-        store: Store = self.spool
+        store: Spool | FallbackStore = self.spool
         if settings.callback_inbox_connection_string is not None:
             self.shared = SharedStore(
                 settings, sequence, self._supervisor, size=self._connector.size + 1
             )
             store = self._fallback = FallbackStore(self.shared, self.spool, self._in_flight)
-        self._admission = AdmissionControl(
+        self.admission = AdmissionControl(
             # One for each connection, and as many again whose senders have hung up.
             2 * settings.callback_max_connections,
             max(MAX_BYTES_IN_FLIGHT, settings.callback_max_body_bytes),
@@ -177,17 +100,18 @@ class Inbox:
             self.breaker,
             sequence,
             self._in_flight,
-            self._admission,
+            self.admission,
             metrics,
             time_limit=settings.callback_db_timeout,
         )
+        expiry = Expiry(settings.callback_unmatched_ttl, self.breaker)
         self.replayer = Replayer(
             self.database,
             self.spool,
             self.breaker,
             self._in_flight,
+            expiry,
             metrics,
-            unmatched_ttl=settings.callback_unmatched_ttl,
             may_run=lambda: self.shared is None or not self.shared.is_writable,
             is_fallback=self.shared is not None,
         )
@@ -197,8 +121,8 @@ class Inbox:
                 self.shared,
                 self.breaker,
                 self._in_flight,
+                expiry,
                 metrics,
-                unmatched_ttl=settings.callback_unmatched_ttl,
                 may_run=lambda: self._fallback.may_replay,
                 shared=SharedReplay(ReplayLock(settings.callback_inbox_table), self.shared.stale),
             )
@@ -263,38 +187,16 @@ class Inbox:
         """
         await self._recorder.keep_invalid(body, reason)
 
-    def state(self) -> State:
-        """Return what is known, without looking."""
-        shared = self.shared
-        writable = self.spool.is_writable
-        is_inbox_up = shared is None or shared.is_writable
-        database = _DATABASE[self.breaker.state]
-        is_up = database is Database.UP
+    def readiness(self) -> Readiness:
+        """Return whether callbacks can be made durable, by what is known, without a look."""
         if self.is_draining:
-            readiness = Readiness.DRAINING
-        elif not (is_up or writable or (shared is not None and is_inbox_up)):
-            readiness = Readiness.UNAVAILABLE
-        elif is_up and writable and is_inbox_up and not self.breaker.is_wrong_database:
-            readiness = Readiness.OK
-        else:
-            readiness = Readiness.DEGRADED
-        return State(
-            readiness=readiness,
-            database=database,
-            is_wrong_database=self.breaker.is_wrong_database,
-            in_flight=self._admission.count,
-            max_in_flight=self._admission.max_count,
-            pool=self._connector.stats(),
-            is_spool_writable=writable,
-            spool_totals=self.spool.totals,
-            spool_max_bytes=self.spool.max_bytes,
-            spool_dead_max_bytes=share_bytes(DEAD, self.spool.max_bytes),
-            spool_unmatched_max_bytes=share_bytes((Kind.UNMATCHED,), self.spool.max_bytes),
-            spool_disk=self.spool.disk,
-            shared=None
-            if shared is None
-            else SharedState(shared.is_writable, shared.totals, shared.stats()),
-        )
+            return Readiness.DRAINING
+        return readiness_of(self.breaker, self.spool, self.shared)
+
+    @property
+    def pool(self) -> PoolStats:
+        """How busy the database's connections are."""
+        return self._connector.stats()
 
     async def _probe_at_start(self) -> None:
         """Find out at the start, not with the first callback, whether the table can be written."""

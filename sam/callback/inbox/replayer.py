@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import math
 import time
 from collections.abc import Callable
 from typing import Final
@@ -11,6 +10,7 @@ from sam.callback.inbox.backoff import RETRY
 from sam.callback.inbox.circuit_breaker import CircuitBreaker
 from sam.callback.inbox.database_writer import DatabaseWriter, SharedReplay
 from sam.callback.inbox.duty_cycle import DutyCycle
+from sam.callback.inbox.expiry import Expiry
 from sam.callback.inbox.in_flight import InFlight
 from sam.callback.inbox.recorder import NO_ROW_YET
 from sam.callback.inbox.store import LIVE, Entry, Kind, ReplayableStore, StoreUnavailableError
@@ -38,10 +38,6 @@ RETRY_SHARE: Final = 0.1
 """The share of the time that tries may take of what was tried in vain before: however much that is,
 the callbacks that come are hardly slower for it."""
 
-GRACE_SECONDS: Final = 600.0
-"""How long a database that was away is tried before what is too old becomes a dead letter."""
-
-_NS = 1_000_000_000
 _DONE = {UpdateOutcome.UPDATED: Replayed.APPLIED, UpdateOutcome.SUPERSEDED: Replayed.SUPERSEDED}
 
 _log = get_logger(__name__)
@@ -55,8 +51,8 @@ class Replayer:
         store: Where the entries are.
         breaker: Whether the database takes writes.
         in_flight: The deployments whose entries must wait.
+        expiry: How long an entry may wait for its row, or fail by itself.
         metrics: Where to count.
-        unmatched_ttl: Seconds that an entry may wait for its row, or fail by itself.
         may_run: Says whether to replay from this store now.
         shared: Where the entries are not of this instance alone: how to apply them.
         is_fallback: Whether the store stands in for a shared one, which may have older entries.
@@ -68,9 +64,9 @@ class Replayer:
         store: ReplayableStore,
         breaker: CircuitBreaker,
         in_flight: InFlight,
+        expiry: Expiry,
         metrics: Metrics,
         *,
-        unmatched_ttl: float,
         may_run: Callable[[], bool] = lambda: True,
         shared: SharedReplay | None = None,
         is_fallback: bool = False,
@@ -80,12 +76,10 @@ class Replayer:
         self._breaker = breaker
         self._in_flight = in_flight
         self._metrics = metrics
-        self._unmatched_ttl = unmatched_ttl
+        self._expiry = expiry
         self._may_run = may_run
         self._shared = shared
         self._is_fallback = is_fallback
-        self._clock_offset = time.time_ns() - time.monotonic_ns()
-        self._running_since = -math.inf
         self._retries = DutyCycle(RETRY_SHARE)
         self._seconds_to_next: float | None = None
 
@@ -96,7 +90,7 @@ class Replayer:
 
     async def run(self) -> None:
         """Replay until cancelled."""
-        self._running_since = time.monotonic()
+        self._expiry.begin()
         while True:
             try:
                 if not self._may_run():
@@ -236,24 +230,15 @@ class Replayer:
             return Kind.DEAD_LETTER, applied.reason
         if applied.outcome is UpdateOutcome.UNKNOWN or applied.is_transient:
             return entry.kind, ""
-        if self._is_expired(entry):
+        if self._expiry.is_expired(entry):
             why = applied.reason or "No row had this deployment."
-            return Kind.DEAD_LETTER, f"{why} It came more than {self._unmatched_ttl:g} s ago."
+            return Kind.DEAD_LETTER, f"{why} It came more than {self._expiry.ttl:g} s ago."
         if applied.outcome is UpdateOutcome.UNMATCHED:
             return Kind.UNMATCHED, NO_ROW_YET
         return entry.kind, ""
 
     def _is_superseded(self, entry: Entry) -> bool:
         return self._in_flight.written_past_spool.get(entry.key or "", 0) > entry.number
-
-    def _is_expired(self, entry: Entry) -> bool:
-        # What waited for the database, or for this process, has not been tried for all that time.
-        tried_since = max(self._running_since, self._breaker.closed_since)
-        if time.monotonic() - tried_since < min(self._unmatched_ttl, GRACE_SECONDS):
-            return False
-        # By the clock that says less: a clock that is set must not end a wait.
-        now = min(time.time_ns(), time.monotonic_ns() + self._clock_offset)
-        return now - entry.number > self._unmatched_ttl * _NS
 
 
 def _log_results(done: list[tuple[Entry, UpdateOutcome]], dead: list[tuple[Entry, str]]) -> None:

@@ -1,9 +1,12 @@
 """Probes: ``/health`` and ``/ready`` for load balancers, ``/metrics`` for Prometheus."""
 
+from typing import Any
+
 from fastapi import APIRouter, Request, Response, Security
 from fastapi.responses import JSONResponse
 
-from sam.callback.inbox.inbox import Inbox, Readiness
+from sam.callback.inbox.inbox import Inbox
+from sam.callback.inbox.readiness import Readiness, database_state
 from sam.callback.service import HEALTH_PATH, METRICS_PATH, READY_PATH
 from sam.callback.service.access_log import log_fields
 from sam.callback.service.api_key import SCHEME, UNAUTHORIZED_RESPONSE, is_authenticated
@@ -55,21 +58,26 @@ async def health(_request: Request) -> Response:
 @router.api_route(READY_PATH, methods=["GET", "HEAD"], include_in_schema=False)
 async def ready(request: Request) -> Response:
     """Whether callbacks can be made durable. Without the key the answer is `status` alone."""
-    inbox: Inbox = request.app.state.inbox
-    state = inbox.state()
+    inbox = request.app.state.inbox
+    readiness = inbox.readiness()
     log_fields(request.scope)["event"] = "request"  # a 503 is no refusal here
-    answer: dict[str, object] = {"status": state.readiness}
-    if is_authenticated(request.scope):
-        entries, size = state.spool_entries, state.spool_bytes
-        answer["database"] = state.database
-        answer["spool"] = {**entries, "bytes": size, "writable": state.is_spool_writable}
-        if state.shared is not None:
-            answer["inbox"] = {**state.shared.entries, "up": state.shared.is_up}
-    can_take = state.readiness in {Readiness.OK, Readiness.DEGRADED}
-    return JSONResponse(
-        ReadyAnswer.model_validate(answer).model_dump(exclude_none=True),
-        status_code=200 if can_take else 503,
+    answer = ReadyAnswer(
+        status=readiness, **_details(inbox) if is_authenticated(request.scope) else {}
     )
+    return JSONResponse(
+        answer.model_dump(exclude_none=True),
+        status_code=200 if readiness in {Readiness.OK, Readiness.DEGRADED} else 503,
+    )
+
+
+def _details(inbox: Inbox) -> dict[str, Any]:
+    spool, shared = inbox.spool, inbox.shared
+    size = sum(total.bytes for total in spool.totals.values())
+    return {
+        "database": database_state(inbox.breaker),
+        "spool": {**spool.counts(), "bytes": size, "writable": spool.is_writable},
+        "inbox": None if shared is None else {**shared.counts(), "up": shared.is_writable},
+    }
 
 
 @router.get(
