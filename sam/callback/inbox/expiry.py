@@ -8,7 +8,7 @@ from sam.callback.inbox.circuit_breaker import CircuitBreaker
 from sam.callback.inbox.store import Entry
 
 GRACE_SECONDS: Final = 600.0
-"""How long a database that was away is tried before what is too old becomes a dead letter."""
+"""Grace period after an outage, in which nothing expires."""
 
 _NS: Final = 1_000_000_000
 

@@ -28,10 +28,10 @@ from sam.callback.storage.robots import RobotRepository
 from sam.callback.tasks import Supervisor
 
 FINISH_SECONDS: Final = 1
-"""How long callbacks that no sender waits for any more may take when the service ends."""
+"""Seconds for callbacks that no sender waits for any more, when the service ends."""
 
 MAX_BYTES_IN_FLIGHT: Final = 2**24
-"""What callbacks and bodies that wait for the disk may hold in memory together."""
+"""Memory for the callbacks and bodies in flight together."""
 
 _log = get_logger(__name__)
 

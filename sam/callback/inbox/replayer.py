@@ -23,13 +23,13 @@ from sam.callback.storage.replay_lock import ReplayLockedError
 from sam.callback.storage.results import UpdateOutcome, UpdateResult
 
 PROBE_BATCH: Final = 10
-"""How many entries a database that is down is tried with."""
+"""Entries of a batch that tries a database that is down."""
 
 POLL_SECONDS: Final = 1.0
-"""How often to look for what the command line has changed."""
+"""Interval of looks for what the command line has changed."""
 
 LOCKED_SECONDS: Final = 0.25
-"""How long to leave it to another instance that replays."""
+"""Pause while another instance replays."""
 
 PAUSE_SECONDS: Final = 0.05
 """The shortest pause while nothing can be tried."""

@@ -26,16 +26,16 @@ from sam.callback.storage.parameters import ColumnType
 from sam.callback.storage.statements import RobotsTable, Statement
 
 GRACE_SECONDS: Final = 1
-"""How long it may take beyond SQL_SAM_LOGIN_TIMEOUT to hear that there is no answer."""
+"""Time beyond SQL_SAM_LOGIN_TIMEOUT to hear that there is no answer."""
 
 CLOSE_SECONDS: Final = 0.25
-"""How long closing may take."""
+"""Time limit of closing."""
 
 SCAN_SECONDS: Final = 5
-"""How long the whole table may be read for."""
+"""Time limit of reading the whole table."""
 
 CLOCK_TOLERANCE: Final = timedelta(minutes=1)
-"""How far the clocks of two machines may be apart."""
+"""Difference that the clocks of two machines may have."""
 
 _TIMES: Final = "times of reception"
 _ID_LENGTH: Final = 36

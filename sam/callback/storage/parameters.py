@@ -20,7 +20,7 @@ _UUID_LENGTH: Final = 36
 _UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
 
 _InputSize = tuple[int, int, int]
-"""What `pyodbc.Cursor.setinputsizes` takes for a value: SQL type, size, decimal digits."""
+"""Argument of `pyodbc.Cursor.setinputsizes` for a value: SQL type, size, decimal digits."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,10 +26,10 @@ MAX_IDLE_SECONDS: Final = 180
 """A connection idle for longer is renewed: firewalls forget a silent one in 240 s or so."""
 
 RETRY_SECONDS: Final = 60
-"""How long after a failure the pool is filled further, while there are connections to work with."""
+"""Pause after a failure before the pool is filled further, while it has connections."""
 
 TICK_SECONDS: Final = 5
-"""How often to look for connections that have been idle for too long."""
+"""Interval of looks for connections that have been idle for too long."""
 
 _log = get_logger(__name__)
 

@@ -22,7 +22,7 @@ SHARES: Final = {DEAD: 0.25, (Kind.UNMATCHED,): 0.5}
 row take the room of what waits for the database."""
 
 PAGE_BYTES: Final = 2**24
-"""What entries that are read together take, but for one that takes more: payloads may be large."""
+"""Size of a page of entries, but for a larger single one: payloads may be large."""
 
 _BUSY_TIMEOUT_MS = 2_000  # the command line edits rows beside the service
 

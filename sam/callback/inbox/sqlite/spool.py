@@ -27,7 +27,7 @@ from sam.callback.logs import get_logger
 from sam.callback.storage.key_rule import COARSEST, KeyRule
 
 IO_SECONDS: Final = 5
-"""How long a call may take on the disk. What is not durable by then is not acknowledged."""
+"""Time limit of a call on the disk. What is not durable by then is not acknowledged."""
 
 CLOSE_SECONDS: Final = 2
 LOOK_UP_SECONDS: Final = 0.5
