@@ -93,7 +93,7 @@ def test_an_entry_is_due_after_the_delay_of_its_attempts(file: SpoolFile, clocks
         clocks.pass_by(delay * 0.1 + 0.001)
         [found] = file.due(10).entries
         assert found.attempts == min(attempts, 8)
-        file.settle(put_off=[(1, attempts + 1)])
+        file.settle(put_off=[(entry(1), attempts + 1)])
 
 
 def test_if_nothing_waits_nothing_is_due(file: SpoolFile) -> None:
@@ -120,11 +120,11 @@ def test_no_clock_that_is_set_puts_an_entry_off_or_makes_it_due(
     clocks.pass_by(30.001)
     assert due(file) == [1]
 
-    file.settle(put_off=[(1, 8)])
+    file.settle(put_off=[(entry(1), 8)])
     clocks.time_of_day -= step
     again = reopen()  # by a process that has never seen the other time
     assert due(again) == [1]
-    again.settle(put_off=[(1, 1)])
+    again.settle(put_off=[(entry(1), 1)])
     clocks.pass_by(0.6)
     assert due(again) == [1]
 
@@ -137,13 +137,13 @@ def test_a_replacement_is_due_at_once(file: SpoolFile) -> None:
 
 def test_an_entry_moved_by_hand_is_due_at_once(file: SpoolFile) -> None:
     file.put([entry(1, attempts=8), entry(2, Kind.DEAD_LETTER, attempts=8)], 2)
-    file.settle(moved=[(1, Kind.QUEUED, "By hand."), (2, Kind.QUEUED, "By hand.")])
+    file.settle(moved=[(each, Kind.QUEUED, "By hand.") for each in (entry(1), entry(2))])
     assert due(file) == [1, 2]
 
 
 def test_a_retried_dead_letter_is_not_put_off(file: SpoolFile) -> None:
     file.put([entry(1, Kind.QUEUED, attempts=0)], 1)
-    file.settle(moved=[(1, Kind.DEAD_LETTER, "refused")], put_off=[(1, 8)])
+    file.settle(moved=[(entry(1), Kind.DEAD_LETTER, "refused")], put_off=[(entry(1), 8)])
     [dead] = file.get([1])
     assert dead.attempts == 0
     assert file.replace_dead(replace(dead, kind=Kind.QUEUED, status="OTHER"))
@@ -153,9 +153,9 @@ def test_a_retried_dead_letter_is_not_put_off(file: SpoolFile) -> None:
 def test_an_entry_that_met_an_outage_is_due_again_after_all_others(file: SpoolFile) -> None:
     """Else one that brings the database down would be tried first each time."""
     file.put([entry(number, Kind.QUEUED, attempts=0) for number in (1, 2, 3)], 3)
-    file.settle(put_off=[(1, 0), (2, 0)])
+    file.settle(put_off=[(entry(1), 0), (entry(2), 0)])
     assert due(file, limit=1) == [3]
-    file.settle(done=[3])
+    file.settle(done=[entry(3)])
     assert due(file, limit=1) == [1]
 
 

@@ -284,7 +284,7 @@ async def test_the_command_line_may_edit_rows_beside_the_owner(
     async with open_spool() as spool:
         await spool.put([entry(1), entry(2)])
         beside = SpoolFile(path, 16 * MIB)
-        beside.settle([1], [])
+        beside.settle([entry(1)])
         beside.close()
         assert [e.number for e in await queued(spool)] == [2]
         assert spool.counts()["queued"] == 1

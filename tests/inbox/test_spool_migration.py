@@ -121,8 +121,10 @@ def test_a_migrated_file_works_like_a_new_one(path: Path, tmp_path: Path) -> Non
     with opened(path) as migrated, opened(tmp_path / "new.db") as new:
         new.put(ENTRIES, LAST_NUMBER)
         for file in (migrated, new):
-            file.put([Entry(9, Kind.UNMATCHED, "d-2", "NEWER", attempts=1)], 9)
-            file.settle(done=[1], moved=[(3, Kind.QUEUED, "By hand.")], put_off=[(9, 3)])
+            newer = Entry(9, Kind.UNMATCHED, "d-2", "NEWER", attempts=1)
+            file.put([newer], 9)
+            first, _, dead, _ = ENTRIES
+            file.settle([first], [(dead, Kind.QUEUED, "By hand.")], [(newer, 3)])
             file.rekey("upper", str.upper)
             assert file.with_entries(["d-2", "D-2", "D-1"]) == {"D-2"}
         for kinds in ([Kind.UNMATCHED], list(Kind)):

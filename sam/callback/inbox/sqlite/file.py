@@ -171,43 +171,33 @@ class SpoolFile:
 
     def settle(
         self,
-        done: Iterable[int] = (),
-        moved: Iterable[tuple[int, Kind, str]] = (),
-        put_off: Iterable[tuple[int, int]] = (),
-    ) -> list[int]:
-        """Delete entries, move others to another kind, and put off others, with one fsync.
-
-        An entry that was replaced meanwhile has another number, and stays as it is.
-
-        Args:
-            done: Numbers of entries to delete.
-            moved: Numbers, with the new kind and the reason. They are due at once, unless they are
-                put off.
-            put_off: Numbers of live entries, with how often each was tried in vain: it is due after
-                that one's delay, or if that is 0 now, though after all others.
-
-        Returns:
-            The numbers that were not moved, as the new kind's share is used up.
-        """
+        done: Iterable[Entry] = (),
+        moved: Iterable[tuple[Entry, Kind, str]] = (),
+        put_off: Iterable[tuple[Entry, int]] = (),
+    ) -> list[Entry]:
+        """Delete, move and put off entries, with one fsync; as `Store.settle`."""
         with write_transaction(self._connection):
             self._connection.executemany(
-                "DELETE FROM entries WHERE number = ?", [(number,) for number in done]
+                "DELETE FROM entries WHERE number = ?", [(entry.number,) for entry in done]
             )
             room = _Room(self._max_bytes, self.totals())
             not_moved = []
-            for number, kind, reason in moved:
-                if not room.take(kind, self._size_of(number)):
-                    not_moved.append(number)
+            for entry, kind, reason in moved:
+                if not room.take(kind, self._size_of(entry.number)):
+                    not_moved.append(entry)
                     continue
                 self._connection.execute(
                     "UPDATE entries SET kind = ?, reason = ?, attempts = 0, due = 0"
                     " WHERE number = ?",
-                    (kind, reason, number),
+                    (kind, reason, entry.number),
                 )
             self._connection.executemany(
                 "UPDATE entries SET attempts = ?, due = ?"
                 " WHERE number = ? AND kind IN ('queued', 'unmatched')",
-                [(*self._schedule.line_and_due(attempts), number) for number, attempts in put_off],
+                [
+                    (*self._schedule.line_and_due(attempts), entry.number)
+                    for entry, attempts in put_off
+                ],
             )
             return not_moved
 
@@ -252,11 +242,11 @@ class SpoolFile:
 
     def drop(self, entries: Iterable[Entry]) -> None:
         """Delete entries for good, with one fsync."""
-        self.settle([entry.number for entry in entries])
+        self.settle(entries)
 
     def requeue(self, entries: Iterable[Entry], reason: str) -> None:
         """Let entries be applied again, with one fsync."""
-        self.settle(moved=[(entry.number, Kind.QUEUED, reason) for entry in entries])
+        self.settle(moved=[(entry, Kind.QUEUED, reason) for entry in entries])
 
     def replace_dead(self, entry: Entry) -> bool:
         """Put an entry in the place of the dead one with its number, with one fsync.

@@ -159,19 +159,15 @@ class Spool:
         moved: Iterable[tuple[Entry, Kind, str]] = (),
         put_off: Iterable[tuple[Entry, int]] = (),
     ) -> list[Entry]:
-        """Delete, move and put off entries; as `SpoolFile.settle`, by their numbers.
+        """Delete, move and put off entries; as `Store.settle`.
 
         Raises:
             SpoolUnavailableError: If it may not have been done.
         """
         moved = list(moved)
-        numbers = [entry.number for entry in done]
-        moves = [(entry.number, kind, reason) for entry, kind, reason in moved]
-        delays = [(entry.number, attempts) for entry, attempts in put_off]
-        refused = await self._use(lambda file: file.settle(numbers, moves, delays))
-        not_moved = [(entry, kind) for entry, kind, _ in moved if entry.number in refused]
-        self._warn_if_full(kind for _, kind in not_moved)
-        return [entry for entry, _ in not_moved]
+        not_moved = await self._use(lambda file: file.settle(done, moved, put_off))
+        self._warn_if_full(kind for entry, kind, _ in moved if entry in not_moved)
+        return not_moved
 
     async def with_entries(self, deployment_ids: Collection[str]) -> set[str]:
         """Return those of the deployments' ids that have an entry, by `key_rule` as it is then.
