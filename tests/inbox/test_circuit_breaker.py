@@ -9,7 +9,7 @@ from sam.callback.storage.errors import (
     ConnectionLostError,
     DatabaseTimeoutError,
     DatabaseUnavailableError,
-    PoolExhaustedError,
+    NoConnectionError,
 )
 
 LATE = DatabaseTimeoutError("The database did not answer in time.")
@@ -39,7 +39,7 @@ def states_after(breaker: CircuitBreaker, *steps: str) -> list[str]:
                 breaker.connecting_failed(GONE, begun)
             case _:
                 assert step == "busy"
-                breaker.failed(PoolExhaustedError("busy"), begun)
+                breaker.failed(NoConnectionError("busy"), begun)
         states.append(breaker.state)
     return states
 

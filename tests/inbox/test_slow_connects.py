@@ -18,8 +18,7 @@ from sam.callback.storage.errors import (
     ConnectionLostError,
     DatabaseTimeoutError,
     DatabaseUnavailableError,
-    PoolExhaustedError,
-    StillConnectingError,
+    NoConnectionError,
 )
 from tests.support import repositories
 from tests.support.callbacks import body
@@ -71,7 +70,7 @@ async def test_it_goes_on_being_made_and_serves_the_next(
     proxy.admit(0)
     async with open_connector(sql_sam_pool_max=1) as connector:
         for _ in range(3):
-            with pytest.raises(StillConnectingError):
+            with pytest.raises(NoConnectionError, match="still being made"):
                 await connector.run(backend_pid, timeout=0.1)
         proxy.admit(1)
         assert await connector.run(backend_pid, timeout=LIMIT_SECONDS)
@@ -139,7 +138,7 @@ async def test_a_failed_attempt_without_a_waiting_call_is_reported(
 ) -> None:
     proxy.admit(0)
     async with open_connector() as connector:
-        with pytest.raises(StillConnectingError):
+        with pytest.raises(NoConnectionError, match="still being made"):
             await connector.run(backend_pid, timeout=0.1)
         proxy.refuse()
         await becomes_true(lambda: failures != [])
@@ -166,7 +165,7 @@ async def test_all_busy_is_not_still_connecting(open_connector: OpenConnector) -
             connector.run(lambda _: may_go_on.wait(LIMIT_SECONDS), timeout=LIMIT_SECONDS)
         )
         await becomes_true(lambda: connector.stats().in_use == 1)
-        with pytest.raises(PoolExhaustedError):
+        with pytest.raises(NoConnectionError, match="busy for too long"):
             await connector.run(backend_pid, timeout=0.1)
         may_go_on.set()
         await busy

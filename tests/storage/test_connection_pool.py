@@ -15,7 +15,7 @@ from sam.callback.storage.connector import DatabaseConnector
 from sam.callback.storage.errors import (
     DatabaseTimeoutError,
     DatabaseUnavailableError,
-    PoolExhaustedError,
+    NoConnectionError,
 )
 from tests.support import repositories
 from tests.support.conditions import LIMIT_SECONDS
@@ -204,7 +204,7 @@ async def test_when_all_are_busy_the_wait_is_bounded(open_connector: OpenConnect
             connector.run(lambda _connection: may_go_on.wait(LIMIT_SECONDS), timeout=LIMIT_SECONDS)
         )
         await asyncio.sleep(0)
-        with pytest.raises(PoolExhaustedError):
+        with pytest.raises(NoConnectionError, match="busy for too long"):
             await connector.run(backend_pid, timeout=0.1)
         may_go_on.set()
         await busy

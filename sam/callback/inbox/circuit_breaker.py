@@ -11,8 +11,7 @@ from sam.callback.storage.errors import (
     DatabaseTimeoutError,
     DatabaseUnavailableError,
     LoginRefusedError,
-    PoolExhaustedError,
-    StillConnectingError,
+    NoConnectionError,
 )
 
 PROBE: Final = Backoff(first=0.1, longest=2.0)
@@ -86,7 +85,7 @@ class CircuitBreaker:
             begun: When the write began, on the monotonic clock.
             is_probe: Whether it was a probe, which has the time for a connection to be made anew.
         """
-        if isinstance(error, PoolExhaustedError | StillConnectingError):
+        if isinstance(error, NoConnectionError):
             return
         if isinstance(error, DatabaseTimeoutError) and self._is_late_alone(begun, is_probe):
             return

@@ -14,8 +14,7 @@ from sam.callback.model import Callback
 from sam.callback.storage.errors import (
     DatabaseTimeoutError,
     DatabaseUnavailableError,
-    PoolExhaustedError,
-    StillConnectingError,
+    NoConnectionError,
 )
 from sam.callback.storage.key_rule import KeyRule
 from sam.callback.storage.replay_lock import ReplayLock
@@ -180,5 +179,4 @@ class DatabaseWriter:
 
 
 def _had_a_connection_too_long(error: DatabaseUnavailableError) -> bool:
-    had_none = isinstance(error, PoolExhaustedError | StillConnectingError)
-    return isinstance(error, DatabaseTimeoutError) and not had_none
+    return isinstance(error, DatabaseTimeoutError) and not isinstance(error, NoConnectionError)

@@ -1,7 +1,6 @@
 """Batch of UPDATEs in one transaction: together where that works, else each by itself."""
 
 from collections.abc import Iterator, Sequence
-from datetime import datetime
 from typing import Final
 
 import pyodbc
@@ -16,7 +15,7 @@ from sam.callback.storage.errors import (
     sqlstate_of,
 )
 from sam.callback.storage.results import UpdateOutcome, UpdateResult
-from sam.callback.storage.statements import RobotsTable
+from sam.callback.storage.statements import RobotsTable, Statement
 
 MAX_TOGETHER: Final = 64
 """The most callbacks in one execute: of five values each, well below SQL Server's 2,100."""
@@ -98,7 +97,11 @@ class Batch:
         done: dict[int, UpdateResult] = {}
         try:
             for together in _split(callbacks):
-                values = [value for callback in together for value in self._values(callback)]
+                values = [
+                    value
+                    for callback in together
+                    for value in self._values(self._statement, callback)
+                ]
                 statement = connection.statements.repeated(self._statement, len(together))
                 counts = connection.counts(statement, values)
                 if len(counts) != len(together):  # those of triggers are among them, or none is
@@ -135,7 +138,9 @@ class Batch:
                 if self._has_met_lock:
                     connection.shorten_lock_timeout()
                 for failing in remaining:
-                    count = connection.counts(self._statement, self._values(failing))[-1]
+                    count = connection.counts(
+                        self._statement, self._values(self._statement, failing)
+                    )[-1]
                     done[failing.number] = self._result(failing, count)
                 failing = remaining[0] if len(remaining) == 1 else None
                 connection.commit()
@@ -200,9 +205,8 @@ class Batch:
         if count == 0 and not has_finished:
             return _UNMATCHED
         # Either the server did not count (SET NOCOUNT ON), or the row may have a later status.
-        values = [_moment(callback)] if has_finished else []
         read = self._connection.statements.read
-        found = self._connection.execute(read, [*values, callback.deployment_id]).fetchall()
+        found = self._connection.execute(read, self._values(read, callback)).fetchall()
         if not found:
             return _UNMATCHED
         if any(row[0] == callback.status for row in found):
@@ -211,19 +215,9 @@ class Batch:
             return UpdateResult(UpdateOutcome.SUPERSEDED)
         return UpdateResult(UpdateOutcome.FAILED, CAME_BETWEEN)
 
-    def _values(self, callback: Callback) -> list[object]:
-        values: list[object] = [callback.status]
-        if self._with_payload:
-            # It may hold bytes that are no text: they do not matter.
-            values.append((callback.payload or b"").decode("utf-8", "replace"))
-        if self._table.finished is None:
-            return [*values, callback.deployment_id]
-        return [*values, _moment(callback), callback.deployment_id, _moment(callback)]
-
-
-def _moment(callback: Callback) -> datetime:
-    """Return when it came, in UTC and without saying so, as the column has it."""
-    return callback.received_at.replace(tzinfo=None)
+    def _values(self, statement: Statement, callback: Callback) -> list[object]:
+        values = self._table.values(callback)
+        return [values[column] for column in statement.columns]
 
 
 def _split(callbacks: Sequence[Callback]) -> Iterator[Sequence[Callback]]:

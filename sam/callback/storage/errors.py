@@ -36,15 +36,11 @@ class TransientError(DatabaseUnavailableError):
     """A lock or a deadlock kept the work from it; another try may succeed."""
 
 
-class PoolExhaustedError(DatabaseTimeoutError):
-    """No connection became free in time."""
+class NoConnectionError(DatabaseTimeoutError):
+    """No connection was free in time: all were at work, or one was still being made.
 
-
-class StillConnectingError(DatabaseTimeoutError):
-    """A connection was still being made when time ran out.
-
-    It goes on being made, and serves the next caller: this says nothing of the database. If it
-    fails, that is reported by itself.
+    It says nothing of the database. A connection goes on being made, and serves the next caller; if
+    that fails, it is reported by itself.
     """
 
 
@@ -71,7 +67,7 @@ class ErrorClass(StrEnum):
 NativeErrors = Mapping[ErrorClass, set[int]]
 """The native numbers of a database's errors, by what they mean."""
 
-# The longest prefix that fits decides.
+# By all five characters, or else by the first two, the class.
 _SQLSTATE = {
     "08": ErrorClass.DATABASE,  # connection
     "22": ErrorClass.PERMANENT,  # data

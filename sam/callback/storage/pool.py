@@ -17,8 +17,7 @@ from sam.callback.metrics import BackgroundTask
 from sam.callback.storage.connection import DatabaseConnection
 from sam.callback.storage.errors import (
     DatabaseUnavailableError,
-    PoolExhaustedError,
-    StillConnectingError,
+    NoConnectionError,
 )
 from sam.callback.tasks import Supervisor
 
@@ -112,8 +111,7 @@ class ConnectionPool:
             deadline: Until when to wait, on the event loop's clock.
 
         Raises:
-            StillConnectingError: If it was still being made then.
-            PoolExhaustedError: If all were at work until then.
+            NoConnectionError: If all were at work until then, or it was still being made.
             DatabaseUnavailableError: If no connection can be made, and there is none.
         """
         if self._filling is None:
@@ -138,8 +136,8 @@ class ConnectionPool:
         if waiter.done():
             return waiter.result()
         if self._is_connecting:
-            raise StillConnectingError("A connection to the database was still being made.")
-        raise PoolExhaustedError(
+            raise NoConnectionError("A connection to the database was still being made.")
+        raise NoConnectionError(
             f"All {self._size} connections to the database were busy for too long."
         )
 

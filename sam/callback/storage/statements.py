@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Self
 
+from sam.callback.model import Callback
 from sam.callback.settings import Settings
 from sam.callback.storage.odbc.dialects import Dialect
 
@@ -45,6 +46,17 @@ class RobotsTable:
     def columns(self) -> tuple[str, ...]:
         """All columns that are read or written."""
         return (self.key, *self.assigned)
+
+    def values(self, callback: Callback) -> dict[str, object]:
+        """Return what a callback has for each of the columns."""
+        values: dict[str, object] = {self.key: callback.deployment_id, self.status: callback.status}
+        if self.payload is not None:
+            # It may hold bytes that are no text: they do not matter.
+            values[self.payload] = (callback.payload or b"").decode("utf-8", "replace")
+        if self.finished is not None:
+            # In UTC, without saying so.
+            values[self.finished] = callback.received_at.replace(tzinfo=None)
+        return values
 
 
 @dataclass(frozen=True, slots=True)

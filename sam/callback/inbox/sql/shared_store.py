@@ -20,8 +20,7 @@ from sam.callback.storage.connection import AbandonedError, DatabaseConnection
 from sam.callback.storage.connector import DatabaseConnector, PoolStats
 from sam.callback.storage.errors import (
     DatabaseUnavailableError,
-    PoolExhaustedError,
-    StillConnectingError,
+    NoConnectionError,
     TransientError,
 )
 from sam.callback.storage.key_rule import KeyRule
@@ -341,7 +340,7 @@ class SharedStore:
     def _failed(self, error: Exception) -> StoreUnavailableError:
         reason = _in_own_words(str(error))
         # That all connections are busy says nothing of the server.
-        if not isinstance(error, PoolExhaustedError | StillConnectingError) or not self.is_writable:
+        if not isinstance(error, NoConnectionError) or not self.is_writable:
             self._failures += 1
             self._probe_at = time.monotonic() + PROBE.delay(self._failures)
             if (self.is_writable or self._failures == 1) and not self._is_quiet:
