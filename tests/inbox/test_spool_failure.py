@@ -11,10 +11,12 @@ from unittest.mock import Mock
 
 import pytest
 
+from sam.callback.inbox import replayer as replayer_module
 from sam.callback.inbox.admission import NotDurableError
 from sam.callback.inbox.inbox import Inbox
 from sam.callback.inbox.readiness import Readiness
 from sam.callback.inbox.sqlite import spool as spool_module
+from sam.callback.metrics import Metrics
 from tests.support.conditions import LIMIT_SECONDS, becomes_true
 from tests.support.databases import SqliteDatabase
 from tests.support.disk import hung_disk, slow_disk
@@ -68,8 +70,13 @@ async def test_a_put_that_timed_out_and_was_stored_after_all_reverses_nothing(
 
 
 async def test_an_unseen_entry_does_not_overwrite_a_status_written_past_the_spool(
-    open_inbox: OpenInbox, sqlite_database: SqliteDatabase
+    open_inbox: OpenInbox,
+    sqlite_database: SqliteDatabase,
+    metrics: Metrics,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    log = Mock()
+    monkeypatch.setattr(replayer_module, "_log", log)
     async with open_inbox() as inbox:
         sqlite_database.execute("ALTER TABLE robots RENAME TO away")
         assert await outcome(inbox, "OLD") == "queued"
@@ -79,6 +86,9 @@ async def test_an_unseen_entry_does_not_overwrite_a_status_written_past_the_spoo
             assert await outcome(inbox, "NEW") == "updated"
         await replay_all(inbox)
         assert inbox.spool.counts()["queued"] == 0
+    log.warning.assert_called_once_with("superseded", deployment_id="d-1", status="OLD")
+    name, labels = "sam_callback_replay_attempts_total", {"result": "superseded"}
+    assert metrics.registry.get_sample_value(name, labels) == 1
     assert sqlite_database.statuses() == {"d-1": "NEW"}
 
 

@@ -195,10 +195,12 @@ class Replayer:
         with self._in_flight.replaying(entry.deployment_id or "" for entry in entries):
             if superseded := [entry for entry in entries if self._is_superseded(entry)]:
                 await self._store.settle(done=superseded)
+                self._report([(entry, UpdateOutcome.SUPERSEDED) for entry in superseded])
                 entries = [entry for entry in entries if entry not in superseded]
-            callbacks = [_callback(entry) for entry in entries]
-            results = await self._database.replay(callbacks, rule, self._shared)
-            await self._settle(entries, results)
+            if entries:
+                callbacks = [_callback(entry) for entry in entries]
+                results = await self._database.replay(callbacks, rule, self._shared)
+                await self._settle(entries, results)
 
     async def _settle(self, entries: list[Entry], results: list[UpdateResult]) -> None:
         done: list[tuple[Entry, UpdateOutcome]] = []
@@ -207,7 +209,6 @@ class Replayer:
         for entry, applied in zip(entries, results, strict=True):
             if applied.outcome in _DONE:
                 self._breaker.matched()
-                self._metrics.replayed[_DONE[applied.outcome]].inc()
                 done.append((entry, applied.outcome))
                 if self._is_fallback:
                     self._in_flight.wrote_past_spool(entry.key or "", entry.number)
@@ -222,8 +223,15 @@ class Replayer:
                 longest = RETRY.failures_to_longest  # of a dead letter that there is no room for
                 put_off.append((entry, entry.attempts + 1 if kind in LIVE else longest))
         not_moved = await self._store.settle([entry for entry, _ in done], moved, put_off)
-        moved = [each for each in moved if each[0] not in not_moved]
-        _log_results(done, [(e, reason) for e, kind, reason in moved if kind is Kind.DEAD_LETTER])
+        self._report(done)
+        for entry, kind, reason in moved:
+            if kind is Kind.DEAD_LETTER and entry not in not_moved:
+                _log.error(
+                    "dead_letter",
+                    deployment_id=entry.deployment_id,
+                    status=entry.status,
+                    reason=reason,
+                )
 
     def _kind_after(self, entry: Entry, applied: UpdateResult) -> tuple[Kind, str]:
         if applied.outcome is UpdateOutcome.REFUSED:
@@ -237,20 +245,16 @@ class Replayer:
             return Kind.UNMATCHED, NO_ROW_YET
         return entry.kind, ""
 
+    def _report(self, done: list[tuple[Entry, UpdateOutcome]]) -> None:
+        for entry, outcome in done:
+            self._metrics.replayed[_DONE[outcome]].inc()
+            if outcome is UpdateOutcome.SUPERSEDED:
+                _log.warning("superseded", deployment_id=entry.deployment_id, status=entry.status)
+            else:
+                _log.info("replayed", deployment_id=entry.deployment_id, status=entry.status)
+
     def _is_superseded(self, entry: Entry) -> bool:
         return self._in_flight.written_past_spool.get(entry.key or "", 0) > entry.number
-
-
-def _log_results(done: list[tuple[Entry, UpdateOutcome]], dead: list[tuple[Entry, str]]) -> None:
-    for entry, outcome in done:
-        if outcome is UpdateOutcome.SUPERSEDED:
-            _log.warning("superseded", deployment_id=entry.deployment_id, status=entry.status)
-        else:
-            _log.info("replayed", deployment_id=entry.deployment_id, status=entry.status)
-    for entry, reason in dead:
-        _log.error(
-            "dead_letter", deployment_id=entry.deployment_id, status=entry.status, reason=reason
-        )
 
 
 def _result(kind: Kind, outcome: UpdateOutcome) -> Replayed:
