@@ -158,7 +158,7 @@ def drain(path: PathOption = None) -> None:
     Needs the settings of a service, CALLBACK_API_KEY too, and that none owns the spool. What has no
     row yet stays there, and what the database refuses for good, as a dead letter.
     """
-    from sam.callback.inbox.drain import drain_spool  # noqa: PLC0415 - needs the driver manager
+    from sam.callback.inbox.spool_drain import drain_spool  # noqa: PLC0415 - needs the driver manager
     from sam.callback.storage.odbc.connection_string import connection_string  # noqa: PLC0415
 
     settings = Settings.load()

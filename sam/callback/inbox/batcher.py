@@ -26,7 +26,7 @@ class Group:
         waiters: Futures of the result.
         batch_size: How many deployments are in its batch; 0 if it was in none.
         spooling: Its entry in the spool, if it is there or on its way.
-        is_in_database: Whether it is being written to the database.
+        is_being_written: Whether its batch is with the database.
         spool_unchecked: Whether the spool may have an older one, as it could not be read.
     """
 
@@ -37,7 +37,7 @@ class Group:
     waiters: list["asyncio.Future[Recorded]"] = field(default_factory=list)
     batch_size: int = 0
     spooling: Spooling | None = None
-    is_in_database: bool = False
+    is_being_written: bool = False
     spool_unchecked: bool = False
 
     def resolve(self, result: Recorded) -> None:

@@ -14,7 +14,7 @@ from sam.callback.inbox.database_writer import DatabaseWriter
 from sam.callback.inbox.in_flight import InFlight
 from sam.callback.inbox.sequence import Sequence
 from sam.callback.inbox.spool_writer import SpoolWriter
-from sam.callback.inbox.store import Entry, Kind, Store, StoreUnavailableError
+from sam.callback.inbox.store import Entry, Kind, Store, StoreUnavailableError, internal_error
 from sam.callback.logs import get_logger
 from sam.callback.metrics import Metrics, Source
 from sam.callback.model import Callback, Outcome, Recorded
@@ -127,13 +127,9 @@ class Recorder:
             except Exception as error:  # noqa: BLE001 - an error of this code must not lose callbacks
                 _log.exception("write_failed")
                 for group in groups:
-                    group.is_in_database = False
+                    group.is_being_written = False
                     if group.spooling is None:
-                        self._put(
-                            group,
-                            Kind.QUEUED,
-                            f"{type(error).__name__}: internal error, please report.",
-                        )
+                        self._put(group, Kind.QUEUED, internal_error(error))
             finally:
                 self._batcher.done(groups)
 
@@ -145,7 +141,7 @@ class Recorder:
                 self._expire(group)
             except Exception as error:  # noqa: BLE001 - as above; and others have deadlines, too
                 _log.exception("batch_failed")
-                group.fail(error)
+                group.fail(NotDurableError(internal_error(error)))
 
     async def finish(self) -> None:
         """Wait until every callback has its answer."""
@@ -166,7 +162,7 @@ class Recorder:
     def _expire(self, group: Group) -> None:
         if group.spooling is not None:
             return
-        if not group.is_in_database:
+        if not group.is_being_written:
             self._put(group, Kind.QUEUED, WAITED_TOO_LONG)
         elif group.begun + self._time_limit - monotonic() > SOON_SECONDS:
             self._put(group, Kind.QUEUED, NOT_ANSWERED)
@@ -181,7 +177,7 @@ class Recorder:
             except KeyRuleChangedError:  # by the first connection, or by an ALTER TABLE
                 groups = for_database
                 for group in groups:
-                    group.is_in_database = False
+                    group.is_being_written = False
                 rule = self._database.key_rule
                 with contextlib.suppress(StoreUnavailableError):
                     await self._store.rekey(rule.name, rule.key)
@@ -226,12 +222,12 @@ class Recorder:
     async def _write(self, groups: list[Group], key_rule: KeyRule) -> None:
         """Apply to the database; resolve what is done, and send the rest into the spool."""
         for group in groups:
-            group.is_in_database = True
+            group.is_being_written = True
         callbacks = [group.callback for group in groups]
         results = await self._database.write(callbacks, Source.CALLBACK, key_rule)
         done: list[tuple[Group, UpdateOutcome]] = []
         for group, applied in zip(groups, results, strict=True):
-            group.is_in_database = False
+            group.is_being_written = False
             outcome = applied.outcome
             if outcome is UpdateOutcome.UPDATED or outcome is UpdateOutcome.SUPERSEDED:
                 done.append((group, outcome))
@@ -277,7 +273,7 @@ class Recorder:
     def _stored(self, group: Group, entry: Entry, stored: "asyncio.Future[int]") -> None:
         if error := stored.exception():
             group.spooling = None
-            if not group.is_in_database:  # else it has a chance yet
+            if not group.is_being_written:  # else it has a chance yet
                 group.fail(NotDurableError(f"{entry.reason} The spool: {error}"))
             return
         seconds = monotonic() - group.begun

@@ -28,8 +28,8 @@ PROBE_BATCH: Final = 10
 POLL_SECONDS: Final = 1.0
 """Interval of looks for what the command line has changed."""
 
-LOCKED_SECONDS: Final = 0.25
-"""Pause while another instance replays."""
+NOT_NOW_SECONDS: Final = 0.25
+"""Pause while this store is not to be replayed, or another instance replays."""
 
 PAUSE_SECONDS: Final = 0.05
 """The shortest pause while nothing can be tried."""
@@ -94,7 +94,7 @@ class Replayer:
         while True:
             try:
                 if not self._may_run():
-                    await asyncio.sleep(LOCKED_SECONDS)
+                    await asyncio.sleep(NOT_NOW_SECONDS)
                 elif not await self.step():
                     await self._wait()
             except StoreUnavailableError:  # has been logged; the next step tries again
@@ -167,7 +167,7 @@ class Replayer:
             await self.replay(entries)
         except ReplayLockedError:  # which shows that the database takes writes
             self._breaker.committed()
-            await asyncio.sleep(LOCKED_SECONDS)
+            await asyncio.sleep(NOT_NOW_SECONDS)
             return True
         if any(entry.attempts for entry in entries):
             self._retries.worked(time.monotonic() - begun, len(entries) / limit)

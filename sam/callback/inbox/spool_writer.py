@@ -6,15 +6,11 @@ import time
 from typing import NamedTuple
 
 from sam.callback.inbox.in_flight import InFlight
-from sam.callback.inbox.store import Entry, Store, StoreUnavailableError
+from sam.callback.inbox.store import Entry, Store, StoreUnavailableError, internal_error
 from sam.callback.logs import get_logger
 from sam.callback.metrics import Metrics
 
 _log = get_logger(__name__)
-
-
-class NoRoomError(StoreUnavailableError):
-    """The spool is full, or the share of the entry's kind is used up."""
 
 
 class Spooling(NamedTuple):
@@ -23,7 +19,7 @@ class Spooling(NamedTuple):
     Attributes:
         entry: The entry.
         stored: Is done after the fsync, and tells how many entries had it together. It fails with
-            `StoreUnavailableError`, or `NoRoomError`, if the entry may not be durable.
+            `StoreUnavailableError` if the entry may not be durable.
     """
 
     entry: Entry
@@ -78,7 +74,7 @@ class SpoolWriter:
                 _fail(batch, str(error))
             except Exception as error:  # noqa: BLE001 - an error of this code must not leave a caller waiting
                 _log.exception("batch_failed")
-                _fail(batch, f"{type(error).__name__}: internal error, please report.")
+                _fail(batch, internal_error(error))
             else:
                 _settle(batch, are_stored)
             for entry, _ in batch:
@@ -110,7 +106,7 @@ def _settle(batch: list[Spooling], are_stored: list[bool]) -> None:
             stored.set_result(len(batch))
         else:
             stored.set_exception(
-                NoRoomError(f"It is full, or the share of {entry.kind} entries is.")
+                StoreUnavailableError(f"It is full, or the share of {entry.kind} entries is.")
             )
 
 

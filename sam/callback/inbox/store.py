@@ -9,7 +9,7 @@ _ENTRY_OVERHEAD = 150  # bytes of a row and its indexes beside its texts; 134 to
 
 
 class Kind(StrEnum):
-    """Kind of an entry, by what it waits for."""
+    """Kind of an entry, by what it waits for; an `Outcome` has the same word for it."""
 
     QUEUED = "queued"
     """The database."""
@@ -111,6 +111,14 @@ class StoreUnavailableError(Exception):
     def __init__(self, reason: str, found: Collection[str] = ()) -> None:
         super().__init__(reason)
         self.found = found
+
+
+def internal_error(error: Exception) -> str:
+    """Return the reason for an operator, where an error of this code kept a callback from a place.
+
+    Its text may quote what was sent, and so is in the log alone.
+    """
+    return f"{type(error).__name__}: internal error, please report."
 
 
 class Store(Protocol):
