@@ -1,9 +1,7 @@
 """Prometheus metrics of events. Those of a state are in `inbox/collector.py`.
 
-Each part counts where a thing happens, on series that were looked up once, so that the hot path
-only adds. States, which are no events, are read when they are scraped: `inbox/collector.py`.
-
-Every label has a closed set of values: no request can add a series.
+Series are looked up once, so that the hot path only adds. Every label has a closed set of values:
+no request can add a series.
 """
 
 from collections.abc import Collection
@@ -138,20 +136,10 @@ class BackgroundTask(StrEnum):
 
 
 class Metrics:
-    """The counters and histograms, and the registry that they are in.
+    """The metrics; one with a label is a dict of series by its values.
 
     Args:
         routes: The paths that requests are told apart by.
-
-    Attributes:
-        registry: For collectors of states.
-        callbacks: Counts callbacks that were made durable.
-        connections: How many are open.
-        connections_max: How many may be.
-        replayed: Counts tries to apply an entry of the spool.
-        task_failures: Counts exceptions of background tasks.
-        payloads_refused: Counts payloads that their column refused; their statuses were written.
-        spool_write: Times writes of a batch to the spool, fsync included, in seconds.
     """
 
     def __init__(self, routes: Collection[str] = ()) -> None:
@@ -175,7 +163,7 @@ class Metrics:
             ["reason"],
             registry=registry,
         )
-        self._refusals = {reason: refusals.labels(reason.value) for reason in RefusalReason}
+        self.refusals = {reason: refusals.labels(reason.value) for reason in RefusalReason}
         self._routes = frozenset(routes)
         self._request = Histogram(
             f"{PREFIX}request_duration_seconds",
@@ -211,7 +199,7 @@ class Metrics:
             ["reason"],
             registry=registry,
         )
-        self._cut = {reason: cut.labels(reason.value) for reason in CutReason}
+        self.connections_cut = {reason: cut.labels(reason.value) for reason in CutReason}
         self.payloads_refused = Counter(
             f"{PREFIX}payloads_refused",
             "Payloads that their column refused; the status was written without them.",
@@ -246,14 +234,6 @@ class Metrics:
             route, hundreds = key
             request = self._requests[key] = self._request.labels(route, f"{hundreds}xx")
         request.observe(seconds)
-
-    def refused(self, reason: RefusalReason) -> None:
-        """Count a request that was not served."""
-        self._refusals[reason].inc()
-
-    def cut(self, reason: CutReason) -> None:
-        """Count a connection that was closed without an answer."""
-        self._cut[reason].inc()
 
     def committed(self, source: Source, deployments: int, seconds: float) -> None:
         """Count and time a batch that was committed."""

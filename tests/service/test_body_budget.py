@@ -1,5 +1,6 @@
 """Body budget: all bodies in flight are bounded together; beyond it they wait, or are refused."""
 
+import asyncio
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ import pytest
 from sam.callback.service import body_budget
 from sam.callback.service.body_budget import UNCOUNTED_BYTES, BodyBudget, BodyShare, NoRoomError
 from tests.support.callbacks import body
+from tests.support.conditions import LIMIT_SECONDS
 from tests.support.databases import SqliteDatabase
 from tests.support.raw import Wire, request
 from tests.support.service import Service
@@ -106,26 +108,31 @@ def test_one_body_may_take_the_reserve() -> None:
     assert has_room
     second, has_room = share_of(budget, 30)
     assert has_room
-    assert budget.taken == 60
+    assert budget.shared == 60
     assert second.grow(UNCOUNTED_BYTES + 40)  # it goes over the 60, and makes room for another
-    assert budget.taken == 70
+    assert budget.shared == 30
     third, has_room = share_of(budget, 30)
     assert has_room
     assert not first.grow(UNCOUNTED_BYTES + 31)
-    assert budget.taken == 100
+    assert budget.shared == 60
     for share in (second, first, third):
         with share:
             pass
-    assert budget.taken == 0
+    assert (budget.shared, budget.privileged) == (0, None)
 
 
 async def test_waiting_bodies_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(body_budget, "MAX_WAITING", 0)
     budget = BodyBudget(max_bytes=10, max_body_bytes=10)
     holder, _ = share_of(budget, 10)
+    share = BodyShare(budget)
     with pytest.raises(NoRoomError):
-        await BodyShare(budget).wait_for_room(UNCOUNTED_BYTES + 1)
+        await share.wait_for_room(UNCOUNTED_BYTES + 1, LIMIT_SECONDS)
+    monkeypatch.undo()
+    waiting = asyncio.create_task(share.wait_for_room(UNCOUNTED_BYTES + 1, LIMIT_SECONDS))
+    await asyncio.sleep(0)
+    assert (budget.waiting, waiting.done()) == (1, False)
     with holder:
         pass
-    await BodyShare(budget).wait_for_room(UNCOUNTED_BYTES + 1)
-    assert budget.taken == 1
+    await waiting
+    assert (budget.waiting, budget.privileged) == (0, share)

@@ -7,7 +7,7 @@ from typing import Final
 
 import pytest
 
-from sam.callback.service.callback_body import AT_ONCE_BYTES, UTF_8, BodyDecoder
+from sam.callback.service.callback_body import AT_ONCE_BYTES, BodyDecoder, decode
 from tests.support.conditions import eventually
 from tests.support.databases import SqliteDatabase
 from tests.support.service import Service
@@ -94,7 +94,7 @@ async def test_the_event_loop_goes_on_while_a_large_body_is_decoded() -> None:
     body = b'{"o":%b1%b,"deploymentId":"d-1","status":"S"}' % (b'{"":' * depth, b"}" * depth)
     assert len(body) > AT_ONCE_BYTES
     decoder = BodyDecoder()
-    decoding = asyncio.create_task(decoder.decode(body, UTF_8))
+    decoding = asyncio.create_task(decoder.run(decode, body, {"headers": []}))
     turns = 0
     while not decoding.done():
         await asyncio.sleep(0)

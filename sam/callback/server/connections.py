@@ -99,7 +99,7 @@ class Connections:
 
     def cut(self, connection: Connection, reason: CutReason, **details: str) -> None:
         """Close one without an answer; count and log that."""
-        self._metrics.cut(reason)
+        self._metrics.connections_cut[reason].inc()
         if self._throttle.is_to_be_written("connection_cut", reason):
             _log.warning(
                 "connection_cut",
@@ -115,7 +115,7 @@ class Connections:
 
     def report_refusal(self, connection: Connection, refusal: Refusal) -> None:
         """Count and log a request that the app does not see."""
-        self._metrics.refused(refusal.reason)
+        self._metrics.refusals[refusal.reason].inc()
         if self._throttle.is_to_be_written("refused_early", refusal.reason):
             _log.warning(
                 "refused_early",

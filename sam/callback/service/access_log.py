@@ -111,12 +111,12 @@ class AccessLogMiddleware:
             if _log.is_enabled_for(level) and self._is_to_be_written("request", line):
                 write("request", **line, method=scope["method"], path=scope["path"])
         elif not http_status:
-            self._metrics.refused(_reason(line))
+            self._metrics.refusals[_reason(line)].inc()
             if self._is_to_be_written("disconnected", line):
                 _log.warning("disconnected", **line, method=scope["method"], path=scope["path"])
         else:
             line["reason"] = _reason(line)
-            self._metrics.refused(line["reason"])
+            self._metrics.refusals[line["reason"]].inc()
             if self._is_to_be_written("refused", line):
                 write = _log.error if http_status >= 500 else _log.warning  # noqa: PLR2004 - HTTP's
                 write("refused", **line, method=scope["method"], path=scope["path"])

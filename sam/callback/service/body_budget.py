@@ -1,7 +1,6 @@
 """Memory budget of all bodies in flight."""
 
 import asyncio
-from types import TracebackType
 from typing import Final, Self
 
 UNCOUNTED_BYTES: Final = 2**16
@@ -13,7 +12,7 @@ protocol had read when it was paused."""
 
 
 class NoRoomError(Exception):
-    """There is no room for a body, and too many wait for some."""
+    """There is no room for a body, and too many wait for some, or it has waited too long."""
 
 
 class BodyBudget:
@@ -25,58 +24,21 @@ class BodyBudget:
     Args:
         max_bytes: What all may take.
         max_body_bytes: What one may; at most `max_bytes`.
+
+    Attributes:
+        max_shared: What all but the privileged one may take, in bytes.
+        shared: What they take now.
+        privileged: The share that has the rest to itself.
+        waiting: How many bodies wait.
+        freed: Set when something has been given back.
     """
 
     def __init__(self, max_bytes: int, max_body_bytes: int) -> None:
-        self._max_shared = max_bytes - max_body_bytes
-        self._shared = 0
-        self._privileged: BodyShare | None = None
-        self._waiting = 0
-        self._freed = asyncio.Event()
-
-    @property
-    def taken(self) -> int:
-        """What they take now, in bytes."""
-        return self._shared + (self._privileged.taken if self._privileged else 0)
-
-    def grow(self, share: "BodyShare", taken: int) -> bool:
-        """Let a share take so much in all; say whether there was room."""
-        if share is not self._privileged:
-            more = taken - share.taken
-            if self._shared + more <= self._max_shared:
-                self._shared += more
-            elif self._privileged is None:
-                self._privileged = share
-                self._shared -= share.taken
-                self._freed.set()
-            else:
-                return False
-        share.taken = taken
-        return True
-
-    def release(self, share: "BodyShare") -> None:
-        """Take back all that a share has."""
-        if share is self._privileged:
-            self._privileged = None
-        else:
-            self._shared -= share.taken
-        share.taken = 0
-        self._freed.set()
-
-    async def wait(self) -> None:
-        """Wait until something has been given back.
-
-        Raises:
-            NoRoomError: If too many wait already.
-        """
-        if self._waiting >= MAX_WAITING:
-            raise NoRoomError
-        self._waiting += 1
-        try:
-            self._freed.clear()
-            await self._freed.wait()
-        finally:
-            self._waiting -= 1
+        self.max_shared = max_bytes - max_body_bytes
+        self.shared = 0
+        self.privileged: BodyShare | None = None
+        self.waiting = 0
+        self.freed = asyncio.Event()
 
 
 class BodyShare:
@@ -84,40 +46,64 @@ class BodyShare:
 
     Args:
         budget: The budget.
-
-    Attributes:
-        taken: How much it has, in bytes.
     """
 
-    __slots__ = ("_budget", "taken")
+    __slots__ = ("_budget", "_taken")
 
     def __init__(self, budget: BodyBudget) -> None:
         self._budget = budget
-        self.taken = 0
+        self._taken = 0
 
     def __enter__(self) -> Self:
         """Take nothing yet."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Give all of it back."""
-        if self.taken:
-            self._budget.release(self)
+        budget = self._budget
+        if budget.privileged is self:
+            budget.privileged = None
+        elif self._taken:
+            budget.shared -= self._taken
+        else:
+            return
+        budget.freed.set()
 
     def grow(self, size: int) -> bool:
         """Let the body grow to a size above what is not counted; say whether there was room."""
-        return self._budget.grow(self, size - UNCOUNTED_BYTES)
+        budget, taken = self._budget, size - UNCOUNTED_BYTES
+        if budget.privileged is not self:
+            if budget.shared + taken - self._taken <= budget.max_shared:
+                budget.shared += taken - self._taken
+            elif budget.privileged is None:
+                budget.privileged = self
+                budget.shared -= self._taken
+                budget.freed.set()
+            else:
+                return False
+        self._taken = taken
+        return True
 
-    async def wait_for_room(self, size: int) -> None:
+    async def wait_for_room(self, size: int, timeout: float) -> None:
         """Let the body grow to a size as soon as there is room.
 
+        Args:
+            size: In bytes, above what is not counted.
+            timeout: For how many seconds to wait.
+
         Raises:
-            NoRoomError: If too many wait already.
+            NoRoomError: If there is none in time, or too many wait already.
         """
-        while not self.grow(size):
-            await self._budget.wait()
+        budget = self._budget
+        if budget.waiting >= MAX_WAITING:
+            raise NoRoomError
+        budget.waiting += 1
+        try:
+            async with asyncio.timeout(timeout):
+                while not self.grow(size):
+                    budget.freed.clear()
+                    await budget.freed.wait()
+        except TimeoutError:
+            raise NoRoomError from None
+        finally:
+            budget.waiting -= 1

@@ -19,9 +19,15 @@ from sam.callback.service import CALLBACK_PATH, access_log
 from sam.callback.service.access_log import log_fields
 from sam.callback.service.api_key import SCHEME, UNAUTHORIZED_RESPONSE
 from sam.callback.service.body_budget import BodyBudget, BodyShare
-from sam.callback.service.callback_body import BodyDecoder, charset_of, decode_common, mistakes_in
+from sam.callback.service.callback_body import (
+    BodyDecoder,
+    decode,
+    decode_common,
+    mistakes_in,
+    readable_fields,
+)
 from sam.callback.service.direct import DirectRoute
-from sam.callback.service.request_body import HEAD_BYTES, BodyNotReadError, BodyReader
+from sam.callback.service.request_body import HEAD_BYTES, BodyNotReadError, read_body
 from sam.callback.service.schemas import (
     CallbackAnswer,
     CallbackPayload,
@@ -54,8 +60,8 @@ class CallbackReceiver:
 
     def __init__(self, inbox: Inbox, settings: Settings) -> None:
         self._inbox = inbox
+        self._settings = settings
         self._decoder = BodyDecoder()
-        self._reader = BodyReader(settings)
         self._budget = BodyBudget(
             settings.callback_max_bodies_bytes, settings.callback_max_body_bytes
         )
@@ -72,13 +78,13 @@ class CallbackReceiver:
         scope = request.scope
         with BodyShare(self._budget) as share:
             try:
-                body = await self._reader.read(request, share)
+                body = await read_body(request, share, self._settings)
             except BodyNotReadError as error:
                 raise await self._not_read(scope, error) from None
             payload = decode_common(body, scope)
             if payload is None:
                 try:
-                    payload, body = await self._decoder.decode(body, charset_of(scope))
+                    payload, body = await self._decoder.run(decode, body, scope)
                 except ValidationError as error:
                     raise await self._not_understood(scope, body, error) from None
             line = log_fields(scope)
@@ -130,7 +136,7 @@ class CallbackReceiver:
 
     async def _name(self, scope: Scope, head: bytes) -> None:
         """Have the log line say which callback is lost, as far as that can be read."""
-        fields = await self._decoder.readable_fields(head, charset_of(scope))
+        fields = await self._decoder.run(readable_fields, head, scope)
         line = log_fields(scope)
         for field, name in (("deploymentId", "deployment_id"), ("status", "status")):
             if field in fields:

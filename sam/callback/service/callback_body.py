@@ -5,7 +5,6 @@ UTF-8 and looked through for the two fields that matter (`json_members.py`), and
 the same model.
 """
 
-import asyncio
 import codecs
 import contextlib
 import functools
@@ -130,22 +129,12 @@ class BodyDecoder:
     def __init__(self) -> None:
         self._thread = DaemonThreadPool(1, "bodies")
 
-    async def decode(self, body: bytes, charset: str) -> Decoded:
-        """Decode a body; as `decode`.
-
-        Raises:
-            ValidationError: If it is no JSON object, or its fields are not valid.
-        """
-        return await self._run(decode, body, charset)
-
-    async def readable_fields(self, body: bytes, charset: str) -> dict[str, str]:
-        """Return what can be read of a body that is not valid; as `readable_fields`."""
-        return await self._run(readable_fields, body, charset)
-
-    async def _run(self, read: Callable[[bytes, str], T], body: bytes, charset: str) -> T:
+    async def run(self, read: Callable[[bytes, str], T], body: bytes, scope: Scope) -> T:
+        """Call `decode` or `readable_fields` for a request's body; raises what they do."""
+        charset = charset_of(scope)
         if len(body) <= AT_ONCE_BYTES:
             return read(body, charset)
-        return await asyncio.wrap_future(self._thread.submit(read, body, charset))
+        return await self._thread.run(read, body, charset)
 
     def close(self) -> None:
         """Let the thread end."""

@@ -14,6 +14,12 @@ from sam.callback.model import MAX_DEPLOYMENT_ID_LENGTH, MAX_STATUS_LENGTH, Outc
 _NO_CONTROL_CHARACTERS = r"^[^\x00-\x1f\x7f-\x9f]*$"
 
 
+def _text(max_length: int) -> StringConstraints:
+    return StringConstraints(
+        strip_whitespace=True, min_length=1, max_length=max_length, pattern=_NO_CONTROL_CHARACTERS
+    )
+
+
 class CallbackPayload(BaseModel):
     """The body that A360 POSTs when a deployment ends; other fields are ignored.
 
@@ -35,24 +41,12 @@ class CallbackPayload(BaseModel):
         },
     )
 
-    deploymentId: Annotated[  # noqa: N815 - A360's spelling
-        str,
-        StringConstraints(
-            strip_whitespace=True,
-            min_length=1,
-            max_length=MAX_DEPLOYMENT_ID_LENGTH,
-            pattern=_NO_CONTROL_CHARACTERS,
-        ),
-    ] = Field(description="The deployment that ended.")
-    status: Annotated[
-        str,
-        StringConstraints(
-            strip_whitespace=True,
-            min_length=1,
-            max_length=MAX_STATUS_LENGTH,
-            pattern=_NO_CONTROL_CHARACTERS,
-        ),
-    ] = Field(description="How it ended. Any value is taken: new ones appear without notice.")
+    deploymentId: Annotated[str, _text(MAX_DEPLOYMENT_ID_LENGTH)] = Field(  # noqa: N815 - A360's spelling
+        description="The deployment that ended."
+    )
+    status: Annotated[str, _text(MAX_STATUS_LENGTH)] = Field(
+        description="How it ended. Any value is taken: new ones appear without notice."
+    )
 
 
 @dataclass(kw_only=True)
@@ -73,26 +67,25 @@ class HealthAnswer(BaseModel):
     status: Literal["ok"] = "ok"
 
 
-class SpoolState(BaseModel):
-    """The entries of the spool."""
-
+class _Entries(BaseModel):
     queued: int = Field(description="Callbacks that wait for the database.")
     unmatched: int = Field(description="Callbacks that wait for their row.")
     dead_letter: int = Field(description="Callbacks that the database refuses.")
     invalid: int = Field(description="Bodies that were not understood.")
+
+
+class SpoolState(_Entries):
+    """The entries of the spool."""
+
     bytes: int = Field(description="Their size, roughly.")
     writable: bool = Field(
         description="Whether it can be used: the last write succeeded, and no read failed since."
     )
 
 
-class InboxState(BaseModel):
+class InboxState(_Entries):
     """The entries of the shared inbox, as of some seconds ago."""
 
-    queued: int = Field(description="Callbacks that wait for the database.")
-    unmatched: int = Field(description="Callbacks that wait for their row.")
-    dead_letter: int = Field(description="Callbacks that the database refuses.")
-    invalid: int = Field(description="Bodies that were not understood.")
     up: bool = Field(description="Whether it answers; if not, the spool is used.")
 
 
