@@ -84,9 +84,10 @@ class CallbackReceiver:
             payload = decode_common(body, scope)
             if payload is None:
                 try:
-                    payload, body = await self._decoder.run(decode, body, scope)
+                    decoded = await self._decoder.run(decode, body, scope)
                 except ValidationError as error:
                     raise await self._not_understood(scope, body, error) from None
+                payload, body = decoded
             line = log_fields(scope)
             line["deployment_id"] = payload.deploymentId
             line["status"] = payload.status
