@@ -12,16 +12,16 @@ BODY: Final = "sam.callback.body"
 
 
 class Refusal(Exception):  # noqa: N818 - an answer, not an error
-    """Answer to a request that is not valid HTTP, or exceeds a limit.
+    """Answer to a request that is not valid HTTP, or exceeds a limit. Its text is for the sender.
 
     Attributes:
         status: HTTP's.
         reason: For the log and the metrics.
-        detail: For the sender.
+        head: The beginning of the request's body, as far as it was read.
     """
 
     def __init__(self, status: int, reason: RefusalReason, detail: str) -> None:
         super().__init__(detail)
         self.status = status
         self.reason = reason
-        self.detail = detail
+        self.head = b""

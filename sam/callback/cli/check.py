@@ -78,7 +78,8 @@ def _check_address(settings: Settings) -> CheckResult:
     hosts, port = settings.callback_host, settings.callback_port
     where = addresses.describe(hosts, port)
     try:
-        addresses.try_to_bind(hosts, port)
+        for bound in addresses.bind(hosts, port):
+            bound.close()
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             detail = f"{where}: something listens there already, the service if it runs."

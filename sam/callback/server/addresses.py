@@ -3,7 +3,7 @@
 import contextlib
 import socket
 import sys
-from typing import Any, Final
+from typing import Final
 
 BACKLOG: Final = 2048
 """How many connections the system keeps that were not yet accepted."""
@@ -17,39 +17,31 @@ HOW_TO_NAME_ADDRESSES: Final = (
 
 
 def bind(hosts: str, port: int) -> list[socket.socket]:
-    """Listen on every address of every host.
+    """Return a socket for every address of every host, bound and not yet listening.
 
     Args:
         hosts: Addresses or names, with commas between.
         port: The port, 0 for any.
 
     Raises:
-        OSError: If one of them cannot be listened on.
+        OSError: If one of them cannot be taken.
     """
     with contextlib.ExitStack() as unless_all:
         sockets = []
-        for family, address in _resolve(hosts, port):
-            listening = socket.create_server(address, family=family, backlog=BACKLOG)
-            unless_all.callback(listening.close)
-            listening.setblocking(False)  # noqa: FBT003 - the standard library's
-            sockets.append(listening)
+        for host in hosts.split(","):
+            for family, *_, address in socket.getaddrinfo(
+                host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            ):
+                bound = socket.socket(family, socket.SOCK_STREAM)
+                unless_all.callback(bound.close)
+                if sys.platform != "win32":  # there it would take what another listens on
+                    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family is socket.AF_INET6:
+                    bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                bound.bind(address)
+                sockets.append(bound)
         unless_all.pop_all()
     return sockets
-
-
-def try_to_bind(hosts: str, port: int) -> None:
-    """Take every address as `bind` does, without listening: a service can begin to meanwhile.
-
-    Raises:
-        OSError: If one of them cannot be taken.
-    """
-    for family, address in _resolve(hosts, port):
-        with socket.socket(family, socket.SOCK_STREAM) as trial:
-            if sys.platform != "win32":  # there it would take what another listens on
-                trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family is socket.AF_INET6:
-                trial.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            trial.bind(address)
 
 
 def describe(hosts: str, port: int) -> str:
@@ -60,13 +52,3 @@ def describe(hosts: str, port: int) -> str:
 def is_ipv6_alone(hosts: str) -> bool:
     """Whether all of IPv6 is listened on, and not all of IPv4, as one might expect."""
     return "::" in hosts.split(",") and "0.0.0.0" not in hosts.split(",")  # noqa: S104 - a text
-
-
-def _resolve(hosts: str, port: int) -> list[tuple[socket.AddressFamily, Any]]:
-    return [
-        (family, address)
-        for host in hosts.split(",")
-        for family, *_, address in socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-    ]

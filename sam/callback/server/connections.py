@@ -6,7 +6,7 @@ import ctypes
 import math
 import sys
 from collections import OrderedDict
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from sam.callback.http_scope import Refusal
 from sam.callback.log_throttle import LogThrottle
@@ -14,6 +14,9 @@ from sam.callback.logs import get_logger
 from sam.callback.metrics import BackgroundTask, CutReason, Metrics
 from sam.callback.settings import Settings
 from sam.callback.tasks import Supervisor
+
+if TYPE_CHECKING:
+    from sam.callback.server.protocol import HttpProtocol
 
 RESERVED_FILES: Final = 100
 """File descriptors for all but connections: the database, the spool, the event loop, libraries."""
@@ -23,30 +26,6 @@ _TRIM_SECONDS: Final = 5.0
 _TRIM_CONNECTIONS: Final = 100
 
 _log = get_logger(__name__)
-
-
-class Connection(Protocol):
-    """One open connection. All times are seconds on the event loop's clock.
-
-    Attributes:
-        client: The other end's address and port.
-        opened: When it was accepted.
-        deadline: When it expires; infinite while nothing is waited for.
-        idle_since: Since when nothing of a request is here; infinite while something is.
-        is_authenticated: Whether a request with a valid key came over it.
-    """
-
-    client: tuple[str, int] | None
-    opened: float
-    deadline: float
-    idle_since: float
-    is_authenticated: bool
-
-    def expire(self) -> None:
-        """Close it, with an answer where HTTP has one: its deadline has passed."""
-
-    def abort(self) -> None:
-        """Close it at once, whatever was not yet sent."""
 
 
 class Connections:
@@ -72,32 +51,32 @@ class Connections:
         metrics.connections.set_function(self.__len__)
         metrics.connections_max.set(self._limit)
         # Ordered, since the first of a dict that loses its first ones is ever slower to find.
-        self._unauthenticated: OrderedDict[Connection, None] = OrderedDict()
-        self._authenticated: dict[Connection, None] = {}
+        self._unauthenticated: OrderedDict[HttpProtocol, None] = OrderedDict()
+        self._authenticated: dict[HttpProtocol, None] = {}
         self._closed = 0  # since memory was last given back
 
     def __len__(self) -> int:
         """Return how many there are."""
         return len(self._unauthenticated) + len(self._authenticated)
 
-    def add(self, connection: Connection) -> None:
+    def add(self, connection: "HttpProtocol") -> None:
         """Add one that was just accepted."""
         self._unauthenticated[connection] = None
 
-    def authenticate(self, connection: Connection) -> None:
+    def authenticate(self, connection: "HttpProtocol") -> None:
         """Note that a request with a valid key came over it."""
         connection.is_authenticated = True
         if connection in self._unauthenticated:
             del self._unauthenticated[connection]
             self._authenticated[connection] = None
 
-    def remove(self, connection: Connection) -> None:
+    def remove(self, connection: "HttpProtocol") -> None:
         """Remove one that is closed; it may be removed twice."""
         self._unauthenticated.pop(connection, None)
         self._authenticated.pop(connection, None)
         self._closed += 1
 
-    def cut(self, connection: Connection, reason: CutReason, **details: str) -> None:
+    def cut(self, connection: "HttpProtocol", reason: CutReason, **details: str) -> None:
         """Close one without an answer; count and log that."""
         self._metrics.connections_cut[reason].inc()
         if self._throttle.is_to_be_written("connection_cut", reason):
@@ -113,7 +92,7 @@ class Connections:
         self.remove(connection)
         connection.abort()
 
-    def report_refusal(self, connection: Connection, refusal: Refusal) -> None:
+    def report_refusal(self, connection: "HttpProtocol", refusal: Refusal) -> None:
         """Count and log a request that the app does not see."""
         self._metrics.refusals[refusal.reason].inc()
         if self._throttle.is_to_be_written("refused_early", refusal.reason):
@@ -152,8 +131,13 @@ class Connections:
             now = loop.time()
             for connection in [*self._unauthenticated, *self._authenticated]:
                 if connection.deadline <= now:
+                    connection.deadline = math.inf
                     with self._supervisor.guard(BackgroundTask.DEADLINES):
-                        _expire(connection)
+                        try:
+                            connection.expire()
+                        except Exception:
+                            connection.abort()  # without a deadline it could stay for ever
+                            raise
             if self._closed >= _TRIM_CONNECTIONS and now >= next_trim:
                 next_trim, self._closed = now + _TRIM_SECONDS, 0
                 _trim_memory()
@@ -163,15 +147,6 @@ def _trim_memory() -> None:
     """Give back to the system what closed connections had; glibc keeps it otherwise."""
     with contextlib.suppress(AttributeError, OSError, TypeError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)
-
-
-def _expire(connection: Connection) -> None:
-    connection.deadline = math.inf
-    try:
-        connection.expire()
-    except Exception:
-        connection.abort()  # without a deadline it could stay for ever
-        raise
 
 
 def room_for(connections: int) -> int:

@@ -55,9 +55,11 @@ class HttpProtocol(HttpToolsProtocol):
         self._table = connections
         self._settings = settings
         self._max_head_bytes: int = settings.callback_max_header_bytes
-        # What `Connections` looks at.
-        self.opened = self.deadline = self.idle_since = math.inf
-        self.is_authenticated = False
+        # What `Connections` looks at; times are the event loop's, infinite while there is none.
+        self.opened = math.inf
+        self.deadline = math.inf  # when it expires
+        self.idle_since = math.inf  # since when nothing of a request is here
+        self.is_authenticated = False  # whether a request with a valid key came over it
         # What is being read.
         self.is_in_handshake = False
         self._is_in_head = self._is_in_body = False
@@ -324,7 +326,7 @@ class HttpProtocol(HttpToolsProtocol):
         if not self._is_answered:
             self.cycle.keep_alive = False  # those before it are answered first
             return
-        body = orjson.dumps({"detail": refusal.detail})
+        body = orjson.dumps({"detail": str(refusal)})
         headers = [
             *self.server_state.default_headers,
             (b"content-type", b"application/json"),

@@ -54,6 +54,9 @@ class _Server(uvicorn.Server):
         hosts, port = self._settings.callback_host, self._settings.callback_port
         try:
             bound = addresses.bind(hosts, port)
+            for each in bound:
+                each.listen(addresses.BACKLOG)
+                each.setblocking(False)  # noqa: FBT003 - the standard library's
         except OSError as error:
             _log.error(
                 "cannot_listen",

@@ -1,7 +1,6 @@
 """``POST /callback``: reads the body, has it recorded, adds its log fields, and answers."""
 
 import contextlib
-from http import HTTPStatus
 from typing import Final
 
 import orjson
@@ -11,6 +10,7 @@ from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 from starlette.types import Scope
 
+from sam.callback.http_scope import Refusal
 from sam.callback.inbox.admission import NotDurableError, OverloadedError
 from sam.callback.inbox.inbox import Inbox
 from sam.callback.metrics import RefusalReason
@@ -27,7 +27,7 @@ from sam.callback.service.callback_body import (
     readable_fields,
 )
 from sam.callback.service.direct import DirectRoute
-from sam.callback.service.request_body import HEAD_BYTES, BodyNotReadError, read_body
+from sam.callback.service.request_body import HEAD_BYTES, read_body
 from sam.callback.service.schemas import (
     CallbackAnswer,
     CallbackPayload,
@@ -79,8 +79,8 @@ class CallbackReceiver:
         with BodyShare(self._budget) as share:
             try:
                 body = await read_body(request, share, self._settings)
-            except BodyNotReadError as error:
-                raise await self._not_read(scope, error) from None
+            except Refusal as refusal:
+                raise await self._not_read(scope, refusal) from None
             payload = decode_common(body, scope)
             if payload is None:
                 try:
@@ -108,21 +108,21 @@ class CallbackReceiver:
         """Let its thread end."""
         self._decoder.close()
 
-    async def _not_read(self, scope: Scope, error: BodyNotReadError) -> HTTPException:
+    async def _not_read(self, scope: Scope, refusal: Refusal) -> HTTPException:
         line = log_fields(scope)
-        await self._name(scope, error.head)
-        line["reason"] = error.reason
+        await self._name(scope, refusal.head)
+        line["reason"] = refusal.reason
         # More of it may come, or never come.
         headers = {"Connection": "close"}
-        if error.http_status is HTTPStatus.SERVICE_UNAVAILABLE:
+        if refusal.reason is RefusalReason.OVERLOADED:
             headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
             line["error"] = (
                 "There was no room for its body: CALLBACK_MAX_BODIES_BYTES were taken by others."
             )
-        elif error.head and error.http_status is HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        elif refusal.head and refusal.reason is RefusalReason.BODY_TOO_LARGE:
             with contextlib.suppress(NotDurableError):  # to send it again would not help
-                await self._inbox.keep_invalid(error.head, f"{error} This is how it begins.")
-        return HTTPException(error.http_status, str(error), headers=headers)
+                await self._inbox.keep_invalid(refusal.head, f"{refusal} This is how it begins.")
+        return HTTPException(refusal.status, str(refusal), headers=headers)
 
     async def _not_understood(
         self, scope: Scope, body: bytes, error: ValidationError

@@ -1,35 +1,19 @@
 """Request body reader, with bounds on size, time and memory."""
 
 import asyncio
-from http import HTTPStatus
 from typing import Final
 
 from fastapi import Request
 from starlette.types import Scope
 
 from sam.callback import http_scope
+from sam.callback.http_scope import Refusal
 from sam.callback.metrics import RefusalReason
 from sam.callback.service.body_budget import UNCOUNTED_BYTES, BodyShare, NoRoomError
 from sam.callback.settings import Settings
 
 HEAD_BYTES: Final = 2**16
 """So much is read of a body that is too large, as it may say whose it is."""
-
-
-class BodyNotReadError(Exception):
-    """A body is too large, too slow, broken or one too many. The message is for the sender.
-
-    Attributes:
-        http_status: The answer's.
-        reason: For the log and the metrics.
-        head: The beginning of the body, as far as it was read.
-    """
-
-    def __init__(self, http_status: int, reason: RefusalReason, detail: str, head: bytes) -> None:
-        super().__init__(detail)
-        self.http_status = HTTPStatus(http_status)
-        self.reason = reason
-        self.head = head
 
 
 async def read_body(request: Request, share: BodyShare, settings: Settings) -> bytes:
@@ -42,21 +26,28 @@ async def read_body(request: Request, share: BodyShare, settings: Settings) -> b
         settings: The limits.
 
     Raises:
-        BodyNotReadError: If it is too large, too slow or no valid HTTP, or no room was found.
+        Refusal: If it is too large, too slow or no valid HTTP, or no room was found.
         starlette.requests.ClientDisconnect: If the sender hung up.
     """
+    chunks: list[bytes] = []
+    try:
+        await _collect(request, share, settings, chunks)
+    except Refusal as refusal:
+        refusal.head = b"".join(chunks)[:HEAD_BYTES]
+        raise
+    return b"".join(chunks)
+
+
+async def _collect(
+    request: Request, share: BodyShare, settings: Settings, chunks: list[bytes]
+) -> None:
     max_bytes: int = settings.callback_max_body_bytes
     timeout = settings.callback_body_timeout
     is_here = http_scope.BODY in request.scope  # all of it: no clock need run
     is_too_large = not is_here and _length(request.scope) > max_bytes
-    chunks: list[bytes] = []
-
-    def not_read(http_status: int, reason: RefusalReason, detail: str) -> BodyNotReadError:
-        return BodyNotReadError(http_status, reason, detail, b"".join(chunks)[:HEAD_BYTES])
-
+    size = 0
     try:
         async with asyncio.timeout(None if is_here else timeout) as clock:
-            size = 0
             async for chunk in request.stream():
                 chunks.append(chunk)
                 size += len(chunk)
@@ -67,17 +58,16 @@ async def read_body(request: Request, share: BodyShare, settings: Settings) -> b
                     await _wait_for_room(share, size, clock, timeout)
     except NoRoomError:
         detail = "Too many large bodies at once. Send it again."
-        raise not_read(503, RefusalReason.OVERLOADED, detail) from None
+        raise Refusal(503, RefusalReason.OVERLOADED, detail) from None
     except TimeoutError:
         if not is_too_large:
             detail = f"The body took more than {timeout:g} seconds."
-            raise not_read(408, RefusalReason.BODY_TOO_SLOW, detail) from None
+            raise Refusal(408, RefusalReason.BODY_TOO_SLOW, detail) from None
     if refusal := request.scope.get(http_scope.BODY):
-        raise not_read(refusal.status, refusal.reason, refusal.detail)
+        raise refusal
     if is_too_large:
         detail = f"The body is larger than {max_bytes} bytes."
-        raise not_read(413, RefusalReason.BODY_TOO_LARGE, detail)
-    return b"".join(chunks)
+        raise Refusal(413, RefusalReason.BODY_TOO_LARGE, detail)
 
 
 async def _wait_for_room(
