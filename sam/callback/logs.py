@@ -8,6 +8,7 @@ one name and one place. Fields of every line, in this order: ``timestamp`` (UTC,
 
 import asyncio
 import atexit
+import json
 import logging
 import os
 import re
@@ -18,12 +19,11 @@ import traceback
 from collections import deque
 from contextlib import suppress
 from datetime import UTC, datetime
-from types import TracebackType
 from typing import Any, BinaryIO, Final, TextIO, cast
 
 import orjson
 import structlog
-from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
+from structlog.typing import EventDict, ExcInfo, FilteringBoundLogger, Processor, WrappedLogger
 
 from sam.callback import __version__
 from sam.callback.log_throttle import LogThrottle
@@ -55,23 +55,23 @@ def configure(level: LogLevel, line_format: LogFormat, stream: TextIO | None = N
     """
     stream = stream or sys.stdout
     output = _Output(stream.buffer)
-    renderers: list[Processor] = (
-        [_JsonLine()]
-        if line_format is LogFormat.JSON
-        else [_bound_fields, _console_line(colors=stream.isatty())]
-    )
+    processors: list[Processor] = [structlog.processors.ExceptionRenderer(_traceback)]
+    if line_format is LogFormat.JSON:
+        processors += [_JsonLine()]
+    else:
+        processors += [_bound_fields, _console_line(colors=stream.isatty())]
     structlog.configure(
-        processors=[_format_exception, *renderers],
+        processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(level.value),
         logger_factory=lambda *names: _LineLogger(output, *names),
         cache_logger_on_first_use=True,
     )
-    handler = _RecordHandler([_format_exception, *renderers], output)
+    handler = _RecordHandler(processors, output)
     logging.basicConfig(level=level.value, handlers=[handler], force=True)
     logging.captureWarnings(capture=True)
-    sys.excepthook = _log_crash
-    threading.excepthook = _log_thread_crash
-    sys.unraisablehook = _log_unraisable
+    sys.excepthook = lambda _kind, error, _trace: _log_crash("crash", error)
+    threading.excepthook = lambda crash: _log_crash("thread_crash", crash.exc_value)
+    sys.unraisablehook = lambda crash: _log_crash("unraisable", crash.exc_value)
 
 
 class _Output:
@@ -200,9 +200,18 @@ def _representable(value: object) -> object:
     return value
 
 
-def _printable(text: str) -> str:
-    """Escape what moves a terminal's cursor, changes its colours or begins a line."""
-    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
+def printable(text: str, limit: int | None = None) -> str:
+    """Return a text on one line, with JSON's escapes for what a terminal would obey.
+
+    `str.isprintable` is false for controls (ESC, C1), for format characters (U+202E, which turns
+    the direction of writing), for line ends and for lone surrogates.
+
+    Args:
+        text: From outside: a callback, a database, a server.
+        limit: The most characters of it that are shown.
+    """
+    shown = "".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in text[:limit])
+    return shown if len(text) == len(text[:limit]) else f"{shown}..."
 
 
 def _console_line(*, colors: bool) -> Processor:
@@ -216,10 +225,10 @@ def _console_line(*, colors: bool) -> Processor:
         for key, value in fields.items():
             if key == "exception":
                 # Indented, for a message in it may have lines that look like ours.
-                lines = map(_printable, value.split("\n"))
+                lines = map(printable, value.split("\n"))
                 fields[key] = "\n".join(f"  {line}" for line in lines)
             elif isinstance(value, str) and not value.isprintable():
-                fields[key] = _printable(value)
+                fields[key] = printable(value)
         text = render(logger, level, add_time(logger, level, fields))
         return text.encode("utf-8", "backslashreplace")
 
@@ -233,43 +242,16 @@ def _bound_fields(_logger: WrappedLogger, _method: str, fields: EventDict) -> Ev
     return fields
 
 
-def _format_exception(_logger: WrappedLogger, _method: str, fields: EventDict) -> EventDict:
-    exc_info = fields.pop("exc_info", None)
-    if not exc_info:
-        return fields
-    if isinstance(exc_info, BaseException):
-        exc_info = (type(exc_info), exc_info, exc_info.__traceback__)
-    elif not isinstance(exc_info, tuple):
-        exc_info = sys.exc_info()
+def _traceback(exc_info: ExcInfo) -> str:
     text = "".join(traceback.format_exception(*exc_info)).rstrip()
     if len(text) > MAX_TRACEBACK_CHARACTERS:
         # The end says what happened and where; the middle of a deep recursion says nothing.
         text = f"({len(text)} characters, the end:)\n{text[-MAX_TRACEBACK_CHARACTERS:]}"
-    fields["exception"] = text
-    return fields
+    return text
 
 
-def _log_crash(
-    kind: type[BaseException], error: BaseException, trace: TracebackType | None
-) -> None:
-    if issubclass(kind, KeyboardInterrupt):
+def _log_crash(event: str, error: BaseException | None) -> None:
+    if error is None or isinstance(error, KeyboardInterrupt):
         return
-    get_logger(__name__).critical("crash", exc_info=(kind, error, trace))
-
-
-def _log_thread_crash(args: threading.ExceptHookArgs) -> None:
-    if args.exc_value is not None and _is_to_be_written("thread_crash", args.exc_type):
-        get_logger(__name__).critical(
-            "thread_crash", exc_info=(args.exc_type, args.exc_value, args.exc_traceback)
-        )
-
-
-def _log_unraisable(args: "sys.UnraisableHookArgs") -> None:
-    if args.exc_value is not None and _is_to_be_written("unraisable", args.exc_type):
-        get_logger(__name__).critical(
-            "unraisable", exc_info=(args.exc_type, args.exc_value, args.exc_traceback)
-        )
-
-
-def _is_to_be_written(event: str, kind: type[BaseException]) -> bool:
-    return _throttle.is_to_be_written(event, kind.__name__)
+    if _throttle.is_to_be_written(event, type(error).__name__):
+        get_logger(__name__).critical(event, exc_info=error)

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from sam.callback.cli import app
-from sam.callback.cli.output import printable
 from sam.callback.inbox.sqlite.file import SpoolFile
 from sam.callback.inbox.store import Entry, Kind
+from sam.callback.logs import printable
 from tests.support.databases import SqliteDatabase
 from tests.support.service import KEY, run_to_its_end
 

@@ -10,7 +10,8 @@ import typer
 
 from sam.callback import logs
 from sam.callback.check_result import CheckResult, Level
-from sam.callback.cli.output import print_json, printable
+from sam.callback.cli.output import print_json
+from sam.callback.logs import printable
 from sam.callback.setting_sources import read_variables
 from sam.callback.setting_types import LogFormat, LogLevel
 from sam.callback.setting_warnings import HOW_TO_MAKE_A_KEY, warnings_about, weakness_of

@@ -14,7 +14,8 @@ from pydantic import SecretStr, TypeAdapter, ValidationError
 
 from sam.callback import __version__
 from sam.callback.cli import embedded
-from sam.callback.cli.output import printable, refuse
+from sam.callback.cli.output import refuse
+from sam.callback.logs import printable
 from sam.callback.service import CALLBACK_PATH
 from sam.callback.service.api_key import HEADER
 from sam.callback.service.schemas import CallbackAnswer

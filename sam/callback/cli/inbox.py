@@ -6,7 +6,8 @@ import sys
 import typer
 
 from sam.callback import logs
-from sam.callback.cli.output import fail, printable, refuse
+from sam.callback.cli.output import fail, refuse
+from sam.callback.logs import printable
 from sam.callback.setting_types import LogFormat, LogLevel
 from sam.callback.settings import SpoolSettings
 

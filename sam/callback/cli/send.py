@@ -21,7 +21,8 @@ from sam.callback.cli.client import (
     UrlOption,
     find_target,
 )
-from sam.callback.cli.output import EXIT_BAD_CONFIGURATION, fail, print_json, printable, refuse
+from sam.callback.cli.output import EXIT_BAD_CONFIGURATION, fail, print_json, refuse
+from sam.callback.logs import printable
 from sam.callback.model import Outcome
 from sam.callback.service.schemas import CallbackAnswer
 

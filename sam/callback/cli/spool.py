@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from sam.callback import logs
-from sam.callback.cli.output import fail, print_json, printable
+from sam.callback.cli.output import fail, print_json
 from sam.callback.cli.spool_access import (
     AllOption,
     KindOption,
@@ -29,6 +29,7 @@ from sam.callback.cli.spool_access import (
 from sam.callback.cli.spool_retry import EPILOG as RETRY_EPILOG
 from sam.callback.cli.spool_retry import retry
 from sam.callback.inbox.store import Entry, Kind
+from sam.callback.logs import printable
 from sam.callback.model import received_at
 from sam.callback.setting_types import LogFormat, LogLevel
 from sam.callback.settings import Settings

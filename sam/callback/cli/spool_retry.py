@@ -6,7 +6,7 @@ from typing import Annotated, Final
 import typer
 from pydantic import ValidationError
 
-from sam.callback.cli.output import fail, printable
+from sam.callback.cli.output import fail
 from sam.callback.cli.spool_access import (
     AllOption,
     Entries,
@@ -18,6 +18,7 @@ from sam.callback.cli.spool_access import (
     selected,
 )
 from sam.callback.inbox.store import DEAD, Entry, Kind
+from sam.callback.logs import printable
 from sam.callback.service.callback_body import decode, mistakes_in
 from sam.callback.service.schemas import CallbackPayload
 from sam.callback.storage.key_rule import KeyRule
