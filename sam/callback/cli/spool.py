@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import itertools
 import json
 import os
 import sys
@@ -54,14 +55,9 @@ def list_entries(
     as_json: _JsonOption = False,
 ) -> None:
     """Show entries, the oldest first: when they came (UTC), what they wait for, and why."""
-    kinds = [kind] if kind else list(Kind)
-    entries: list[Entry] = []
     with opened(path) as file:
-        while len(entries) < limit and (
-            page := file.page(kinds, after=after, limit=limit - len(entries))
-        ):
-            entries += [replace(entry, payload=None) for entry in page]
-            after = page[-1].number
+        found = itertools.chain.from_iterable(selected(file, kind=kind, after=after))
+        entries = [replace(entry, payload=None) for entry in itertools.islice(found, limit)]
         totals = file.totals()
     if as_json:
         for entry in entries:

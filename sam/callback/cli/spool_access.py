@@ -2,10 +2,10 @@
 
 import sqlite3
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Final, Protocol
+from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
 
 import typer
 
@@ -17,9 +17,13 @@ from sam.callback.inbox.sqlite.schema import (
     SpoolVersionError,
     check_that_it_is_a_spool,
 )
-from sam.callback.inbox.store import Entry, Kind, StoreUnavailableError, Total
+from sam.callback.inbox.store import Entry, Kind, StoreUnavailableError
 from sam.callback.setting_types import LogFormat, LogLevel
 from sam.callback.settings import SpoolSettings
+
+if TYPE_CHECKING:
+    from sam.callback.inbox.sql.operator_access import InboxAccess
+    from sam.callback.inbox.sqlite.file import SpoolFile
 
 PAGE: Final = 1_000
 
@@ -35,31 +39,8 @@ Numbers = Annotated[list[int] | None, typer.Argument(help="Numbers, as `list` sh
 AllOption = Annotated[bool, typer.Option("--all", help="All entries (of --kind).")]
 
 
-class Entries(Protocol):
-    """Entries of a spool, or of the shared inbox."""
-
-    key_rule: str
-
-    def page(self, kinds: Collection[Kind], *, after: int, limit: int) -> list[Entry]:
-        """Return entries of these kinds with numbers above `after`, the lowest first."""
-
-    def get(self, numbers: Collection[int]) -> list[Entry]:
-        """Return the entries with these numbers that are still there."""
-
-    def totals(self) -> dict[Kind, Total]:
-        """Return what there is, for every kind."""
-
-    def last_number(self) -> int:
-        """Return the highest sequence number."""
-
-    def drop(self, entries: Collection[Entry]) -> None:
-        """Delete entries for good."""
-
-    def requeue(self, entries: Collection[Entry], reason: str) -> None:
-        """Let entries be applied again."""
-
-    def replace_dead(self, entry: Entry) -> bool:
-        """Put an entry in the place of the dead one with its number; say whether it is there."""
+Entries: TypeAlias = "SpoolFile | InboxAccess"
+"""The entries of a spool, or of the shared inbox."""
 
 
 @contextmanager
@@ -73,28 +54,22 @@ def opened(path: Path | None) -> Iterator[Entries]:
         SettingsError: If a setting of the spool is wrong.
     """
     settings = SpoolSettings.load()
-    if path is None and settings.callback_inbox_connection_string is not None:
-        with _opened_inbox(settings) as entries:
-            yield entries
+    if path is not None or settings.callback_inbox_connection_string is None:
+        path = (path or settings.callback_spool_path).absolute()
+        with (
+            required_spool(path),
+            closing(open_beside(path, settings.callback_spool_max_bytes)) as file,
+        ):
+            yield file
         return
-    path = (path or settings.callback_spool_path).absolute()
-    with (
-        required_spool(path),
-        closing(open_beside(path, settings.callback_spool_max_bytes)) as file,
-    ):
-        yield file
-
-
-@contextmanager
-def _opened_inbox(settings: SpoolSettings) -> Iterator[Entries]:
     from sam.callback.inbox.sql.operator_access import InboxAccess  # noqa: PLC0415 - see serve
 
     logs.configure(LogLevel.CRITICAL, LogFormat.CONSOLE, sys.stderr)
     table = settings.callback_inbox_table
     typer.echo(f"The shared inbox, {table}. A spool: --path FILE", err=True)
     try:
-        with InboxAccess.open(settings) as entries:
-            yield entries
+        with InboxAccess.open(settings) as inbox:
+            yield inbox
     except StoreUnavailableError as error:
         fail(str(error))
 
@@ -128,16 +103,23 @@ def require_one_way(numbers: list[int] | None, kind: Kind | None, *, everything:
 
 
 def selected(
-    file: Entries, numbers: list[int] | None = None, kind: Kind | None = None
+    file: Entries, numbers: list[int] | None = None, kind: Kind | None = None, after: int = 0
 ) -> Iterator[list[Entry]]:
-    """Yield entries, a page at a time: those with the numbers, or else all of a kind, or of all."""
+    """Yield entries, a page at a time: those with the numbers, or else all of a kind, or of all.
+
+    Args:
+        file: Where they are.
+        numbers: Theirs.
+        kind: Theirs, unless they have numbers.
+        after: The number that they begin after.
+    """
     if numbers:
         entries = file.get(numbers)
         if missing := set(numbers) - {entry.number for entry in entries}:
             typer.echo(f"Not there: {', '.join(map(str, sorted(missing)))}.", err=True)
         yield entries
         return
-    after, last = 0, file.last_number()  # what comes in meanwhile has higher numbers
+    last = file.last_number()  # what comes in meanwhile has higher numbers
     while page := [
         entry
         for entry in file.page([kind] if kind else list(Kind), after=after, limit=PAGE)

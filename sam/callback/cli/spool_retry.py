@@ -53,19 +53,32 @@ def retry(
     be there, and would be overwritten.
     """
     require_one_way(numbers, kind, everything=everything)
-    applied: list[bool] = []
-    not_understood: dict[int, str] = {}
+    results: dict[int, bool | str] = {}
     with opened(path) as file:
         if deployment is not None or status is not None:
             if deployment is None or status is None or len(numbers or []) != 1:
                 fail("--deployment and --status go together, and with one number.")
-            applied.append(_apply_by_hand(file, (numbers or [])[0], deployment, status))
+            [number] = numbers or []
+            results[number] = _apply_by_hand(file, number, deployment, status)
         else:
             for page in selected(file, numbers, kind):
-                _retry(file, page, applied, not_understood)
-    typer.echo(f"{sum(applied)} to be applied.")
-    if overtaken := applied.count(False):
+                known = [entry for entry in page if entry.kind is not Kind.INVALID]
+                file.requeue(known, REASON)
+                results |= {entry.number: True for entry in known}
+                results |= {
+                    entry.number: _read_anew(file, entry)
+                    for entry in page
+                    if entry.kind is Kind.INVALID
+                }
+    _report(results)
+
+
+def _report(results: dict[int, bool | str]) -> None:
+    """Print what became of each entry: due, overtaken (False), or what is wrong with it."""
+    typer.echo(f"{list(results.values()).count(True)} to be applied.")
+    if overtaken := list(results.values()).count(False):
         typer.echo(f"{overtaken} deleted: a later callback of the deployment is there.")
+    not_understood = {number: why for number, why in results.items() if isinstance(why, str)}
     if not_understood:
         typer.echo(f"{len(not_understood)} not understood:")
         for number, why in list(not_understood.items())[:MAX_LISTED]:
@@ -76,20 +89,13 @@ def retry(
         raise typer.Exit(1)
 
 
-def _retry(
-    file: Entries, entries: list[Entry], applied: list[bool], not_understood: dict[int, str]
-) -> None:
-    known = [entry for entry in entries if entry.kind is not Kind.INVALID]
-    file.requeue(known, REASON)
-    applied += [True] * len(known)
-    for entry in entries:
-        if entry.kind is Kind.INVALID:
-            try:
-                payload, body = decode(entry.payload or b"")
-            except ValidationError as error:
-                not_understood[entry.number] = "; ".join(mistakes_in(error))
-            else:
-                applied.append(_apply_as(file, replace(entry, payload=body), payload))
+def _read_anew(file: Entries, entry: Entry) -> bool | str:
+    """Apply a body that was not understood; return as `_apply_as`, or what is wrong with it."""
+    try:
+        payload, body = decode(entry.payload or b"")
+    except ValidationError as error:
+        return "; ".join(mistakes_in(error))
+    return _apply_as(file, replace(entry, payload=body), payload)
 
 
 def _apply_by_hand(file: Entries, number: int, deployment_id: str, status: str) -> bool:
