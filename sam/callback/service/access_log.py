@@ -99,25 +99,23 @@ class AccessLogMiddleware:
             self._write(scope, line)
 
     def _write(self, scope: Scope, line: dict[str, Any]) -> None:
-        http_status = line["http_status"]
-        event = line.pop("event", None)
+        http_status, event = line["http_status"], line.pop("event", None)
         if event == "callback":
             write = _log.warning if line["outcome"] is Outcome.SUPERSEDED else _log.info
             write("callback", **line)
         elif http_status and (event == "request" or http_status < 400):  # noqa: PLR2004 - HTTP's
             is_polled = scope["path"] in self._polled
-            write = _log.debug if is_polled else _log.info
             level = logging.DEBUG if is_polled else logging.INFO
             if _log.is_enabled_for(level) and self._is_to_be_written("request", line):
+                write = _log.debug if is_polled else _log.info
                 write("request", **line, method=scope["method"], path=scope["path"])
-        elif not http_status:
-            self._metrics.refusals[_reason(line)].inc()
-            if self._is_to_be_written("disconnected", line):
-                _log.warning("disconnected", **line, method=scope["method"], path=scope["path"])
         else:
             line["reason"] = _reason(line)
             self._metrics.refusals[line["reason"]].inc()
-            if self._is_to_be_written("refused", line):
+            if not http_status:
+                if self._is_to_be_written("disconnected", line):
+                    _log.warning("disconnected", **line, method=scope["method"], path=scope["path"])
+            elif self._is_to_be_written("refused", line):
                 write = _log.error if http_status >= 500 else _log.warning  # noqa: PLR2004 - HTTP's
                 write("refused", **line, method=scope["method"], path=scope["path"])
 

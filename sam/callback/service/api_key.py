@@ -62,7 +62,8 @@ class ApiKeyMiddleware:
             if authenticate := scope.get(http_scope.AUTHENTICATE):  # an app may have no server
                 authenticate()
         elif not (scope["path"] in self._public and scope["method"] in _PUBLIC_METHODS):
-            log_fields(scope)["reason"] = _refusal_reason(given)
+            reasons = {0: RefusalReason.NO_KEY, 1: RefusalReason.WRONG_KEY}
+            log_fields(scope)["reason"] = reasons.get(len(given), RefusalReason.SEVERAL_KEYS)
             await self._refusal(scope, receive, send)
             return
         await self._app(scope, receive, send)
@@ -81,16 +82,6 @@ class ApiKeyMiddleware:
 def is_authenticated(scope: Scope) -> bool:
     """Whether a request came with a valid key; on a public path it may have none."""
     return "key" in log_fields(scope)
-
-
-def _refusal_reason(given: list[bytes]) -> RefusalReason:
-    match given:
-        case []:
-            return RefusalReason.NO_KEY
-        case [_]:
-            return RefusalReason.WRONG_KEY
-        case _:
-            return RefusalReason.SEVERAL_KEYS
 
 
 def _digest(key: bytes) -> bytes:

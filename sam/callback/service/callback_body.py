@@ -16,6 +16,7 @@ from typing import Final, NamedTuple, TypeVar
 
 from pydantic import ValidationError
 from pydantic_core import InitErrorDetails
+from starlette.datastructures import Headers
 from starlette.types import Scope
 
 from sam.callback.service.json_members import MemberReader, NotJsonError
@@ -60,10 +61,7 @@ def charset_of(scope: Scope) -> str:
 
     It is UTF-8 where it names none, or one that is not known.
     """
-    for name, value in scope["headers"]:
-        if name == b"content-type":
-            return _charset_in(value)
-    return UTF_8
+    return _charset_in(Headers(scope=scope).get("content-type", ""))
 
 
 def decode_common(body: bytes, scope: Scope) -> CallbackPayload | None:
@@ -142,9 +140,9 @@ class BodyDecoder:
 
 
 @functools.lru_cache(maxsize=64)
-def _charset_in(content_type: bytes) -> str:
+def _charset_in(content_type: str) -> str:
     header = Message()
-    header["Content-Type"] = content_type.decode("latin-1")
+    header["Content-Type"] = content_type
     label = header.get_param("charset")
     if not isinstance(label, str):
         return UTF_8

@@ -4,7 +4,6 @@ import asyncio
 from typing import Final
 
 from fastapi import Request
-from starlette.types import Scope
 
 from sam.callback import http_scope
 from sam.callback.http_scope import Refusal
@@ -44,7 +43,7 @@ async def _collect(
     max_bytes: int = settings.callback_max_body_bytes
     timeout = settings.callback_body_timeout
     is_here = http_scope.BODY in request.scope  # all of it: no clock need run
-    is_too_large = not is_here and _length(request.scope) > max_bytes
+    is_too_large = not is_here and _length(request) > max_bytes
     size = 0
     try:
         async with asyncio.timeout(None if is_here else timeout) as clock:
@@ -80,11 +79,8 @@ async def _wait_for_room(
         clock.reschedule(deadline + asyncio.get_running_loop().time() - began)
 
 
-def _length(scope: Scope) -> int:
+def _length(request: Request) -> int:
     """Return what Content-Length says; 0 if there is none."""
-    for name, value in scope["headers"]:
-        if name == b"content-length":
-            # HTTP allows zeros before it, without limit; Python does not.
-            length = value.lstrip(b"0")
-            return int(length) if length.isdigit() else 0
-    return 0
+    # HTTP allows zeros before it, without limit; Python does not.
+    length = request.headers.get("content-length", "").lstrip("0")
+    return int(length) if length.isdecimal() else 0
