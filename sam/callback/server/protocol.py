@@ -73,12 +73,12 @@ class HttpProtocol(HttpToolsProtocol):
 
     # What the transport calls.
 
-    def connection_made(self, transport: Any) -> None:  # noqa: ANN401, D102 - asyncio's
+    def connection_made(self, transport: Any) -> None:  # noqa: ANN401 - asyncio's
         super().connection_made(transport)
         self.opened = self.loop.time()
         self.deadline = self.opened + self._settings.callback_header_timeout
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: D102 - asyncio's
+    def connection_lost(self, exc: Exception | None) -> None:
         self._table.remove(self)
         super().connection_lost(exc)
         # What holds on to each other would wait for the garbage collector, 10 KB a connection. A
@@ -86,7 +86,7 @@ class HttpProtocol(HttpToolsProtocol):
         self.pipeline.clear()
         self.cycle = self.scope = None  # type: ignore[assignment]  # as before the first request
 
-    def data_received(self, data: bytes) -> None:  # noqa: D102 - asyncio's
+    def data_received(self, data: bytes) -> None:
         # In slices, so that what is not yet a header cannot hold more than headers may.
         for start in range(0, len(data), self._max_head_bytes):
             if self._is_ignored:
@@ -101,17 +101,17 @@ class HttpProtocol(HttpToolsProtocol):
         self.cycle.keep_alive = False
         return True
 
-    def pause_writing(self) -> None:  # noqa: D102 - asyncio's
+    def pause_writing(self) -> None:
         super().pause_writing()
         self.deadline = self.loop.time() + self._settings.callback_body_timeout
 
-    def resume_writing(self) -> None:  # noqa: D102 - asyncio's
+    def resume_writing(self) -> None:
         super().resume_writing()
         self._restart_clock()
 
     # What the parser calls.
 
-    def on_message_begin(self) -> None:  # noqa: D102 - httptools'
+    def on_message_begin(self) -> None:
         if len(self.pipeline) >= MAX_PIPELINED:
             raise Refusal(400, RefusalReason.TOO_MANY_PIPELINED, "Too many requests at once.")
         super().on_message_begin()
@@ -128,7 +128,7 @@ class HttpProtocol(HttpToolsProtocol):
             self.expect_100_continue = True
         self.headers.append((name, value))
 
-    def on_headers_complete(self) -> None:  # noqa: D102 - httptools'
+    def on_headers_complete(self) -> None:
         self._check_head(len(self.url) + sum(map(len, chain.from_iterable(self.headers))))
         if self.parser.should_upgrade():
             if self.parser.get_method() == b"CONNECT":
@@ -157,7 +157,7 @@ class HttpProtocol(HttpToolsProtocol):
             self.flow.pause_reading()
             self.cycle.message_event.set()
 
-    def on_message_complete(self) -> None:  # noqa: D102 - httptools'
+    def on_message_complete(self) -> None:
         if self.parser.should_upgrade():
             return
         super().on_message_complete()

@@ -46,11 +46,11 @@ class TlsTransport(asyncio.BufferedProtocol, asyncio.Transport):
 
     # What the socket's transport calls.
 
-    def connection_made(self, transport: Any) -> None:  # noqa: ANN401, D102 - asyncio's
+    def connection_made(self, transport: Any) -> None:  # noqa: ANN401 - asyncio's
         self._socket: asyncio.Transport = transport
         self._http.connection_made(self)
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: D102 - asyncio's
+    def connection_lost(self, exc: Exception | None) -> None:
         http = self._http
         if self._tls is not None and http.is_in_handshake:
             http.cut(CutReason.HANDSHAKE_FAILED, error=str(exc or "The sender hung up."))
@@ -58,10 +58,10 @@ class TlsTransport(asyncio.BufferedProtocol, asyncio.Transport):
         del self._http  # each holds the other
         http.connection_lost(exc)
 
-    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002, D102 - asyncio's
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's
         return _received
 
-    def buffer_updated(self, nbytes: int) -> None:  # noqa: D102 - asyncio's
+    def buffer_updated(self, nbytes: int) -> None:
         if self._tls is None:
             return  # dropped, not even decrypted
         self._incoming.write(_received[:nbytes])
@@ -79,18 +79,18 @@ class TlsTransport(asyncio.BufferedProtocol, asyncio.Transport):
             self.abort()
         self._flush()
 
-    def eof_received(self) -> bool | None:  # noqa: D102 - asyncio's
+    def eof_received(self) -> bool | None:
         return self._http.eof_received()
 
-    def pause_writing(self) -> None:  # noqa: D102 - asyncio's
+    def pause_writing(self) -> None:
         self._http.pause_writing()
 
-    def resume_writing(self) -> None:  # noqa: D102 - asyncio's
+    def resume_writing(self) -> None:
         self._http.resume_writing()
 
     # What HTTP calls.
 
-    def write(self, data: Any) -> None:  # noqa: ANN401, D102 - asyncio's
+    def write(self, data: Any) -> None:  # noqa: ANN401 - asyncio's
         if self._tls is not None:
             self._tls.write(data)
             self._flush()
@@ -100,27 +100,27 @@ class TlsTransport(asyncio.BufferedProtocol, asyncio.Transport):
         self._end_tls()
         self._socket.write_eof()
 
-    def can_write_eof(self) -> bool:  # noqa: D102 - asyncio's
+    def can_write_eof(self) -> bool:
         return True
 
-    def close(self) -> None:  # noqa: D102 - asyncio's
+    def close(self) -> None:
         self._end_tls()
         self._socket.close()
 
-    def abort(self) -> None:  # noqa: D102 - asyncio's
+    def abort(self) -> None:
         self._tls = None
         self._socket.abort()
 
-    def is_closing(self) -> bool:  # noqa: D102 - asyncio's
+    def is_closing(self) -> bool:
         return self._socket.is_closing()
 
-    def pause_reading(self) -> None:  # noqa: D102 - asyncio's
+    def pause_reading(self) -> None:
         self._socket.pause_reading()
 
-    def resume_reading(self) -> None:  # noqa: D102 - asyncio's
+    def resume_reading(self) -> None:
         self._socket.resume_reading()
 
-    def get_extra_info(self, name: str, default: Any = None) -> Any:  # noqa: ANN401, D102 - asyncio's
+    def get_extra_info(self, name: str, default: Any = None) -> Any:  # noqa: ANN401 - asyncio's
         return self._context if name == "sslcontext" else self._socket.get_extra_info(name, default)
 
     def _read(self) -> None:
