@@ -14,7 +14,10 @@ from collections.abc import Collection, Iterator
 from typing import Final
 
 _REPETITIONS: Final = 100
-"""Of a group in one match: the engine remembers each until the end, and holds the GIL."""
+"""Of a group in one match: the engine remembers each until the end, and holds the GIL.
+
+Possessive groups would not be remembered, and match wrongly before 3.11.5 (cpython issue 106052).
+"""
 
 _SMALL: Final = 20
 """Escapes of a string, and items of an array or object, that the engine takes in one group."""
