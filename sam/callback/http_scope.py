@@ -20,8 +20,8 @@ class Refusal(Exception):  # noqa: N818 - an answer, not an error
         head: The beginning of the request's body, as far as it was read.
     """
 
-    def __init__(self, status: int, reason: RefusalReason, detail: str) -> None:
+    def __init__(self, status: int, reason: RefusalReason, detail: str, head: bytes = b"") -> None:
         super().__init__(detail)
         self.status = status
         self.reason = reason
-        self.head = b""
+        self.head = head

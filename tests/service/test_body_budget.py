@@ -103,7 +103,7 @@ def share_of(budget: BodyBudget, size: int) -> tuple[BodyShare, bool]:
 
 
 def test_one_body_may_take_the_reserve() -> None:
-    budget = BodyBudget(max_bytes=100, max_body_bytes=40)
+    budget = BodyBudget(max_bytes=100, max_body_bytes=40, timeout=LIMIT_SECONDS)
     first, has_room = share_of(budget, 30)
     assert has_room
     second, has_room = share_of(budget, 30)
@@ -123,13 +123,13 @@ def test_one_body_may_take_the_reserve() -> None:
 
 async def test_waiting_bodies_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(body_budget, "MAX_WAITING", 0)
-    budget = BodyBudget(max_bytes=10, max_body_bytes=10)
+    budget = BodyBudget(max_bytes=10, max_body_bytes=10, timeout=LIMIT_SECONDS)
     holder, _ = share_of(budget, 10)
     share = BodyShare(budget)
     with pytest.raises(NoRoomError):
-        await share.wait_for_room(UNCOUNTED_BYTES + 1, LIMIT_SECONDS)
+        await share.wait_for_room(UNCOUNTED_BYTES + 1)
     monkeypatch.undo()
-    waiting = asyncio.create_task(share.wait_for_room(UNCOUNTED_BYTES + 1, LIMIT_SECONDS))
+    waiting = asyncio.create_task(share.wait_for_room(UNCOUNTED_BYTES + 1))
     await asyncio.sleep(0)
     assert (budget.waiting, waiting.done()) == (1, False)
     with holder:

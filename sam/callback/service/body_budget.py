@@ -24,6 +24,7 @@ class BodyBudget:
     Args:
         max_bytes: What all may take.
         max_body_bytes: What one may; at most `max_bytes`.
+        timeout: For how many seconds a body waits.
 
     Attributes:
         max_shared: What all but the privileged one may take, in bytes.
@@ -33,7 +34,8 @@ class BodyBudget:
         freed: Set when something has been given back.
     """
 
-    def __init__(self, max_bytes: int, max_body_bytes: int) -> None:
+    def __init__(self, max_bytes: int, max_body_bytes: int, timeout: float) -> None:
+        self.timeout = timeout
         self.max_shared = max_bytes - max_body_bytes
         self.shared = 0
         self.privileged: BodyShare | None = None
@@ -84,12 +86,8 @@ class BodyShare:
         self._taken = taken
         return True
 
-    async def wait_for_room(self, size: int, timeout: float) -> None:
+    async def wait_for_room(self, size: int) -> None:
         """Let the body grow to a size as soon as there is room.
-
-        Args:
-            size: In bytes, above what is not counted.
-            timeout: For how many seconds to wait.
 
         Raises:
             NoRoomError: If there is none in time, or too many wait already.
@@ -99,7 +97,7 @@ class BodyShare:
             raise NoRoomError
         budget.waiting += 1
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(budget.timeout):
                 while not self.grow(size):
                     budget.freed.clear()
                     await budget.freed.wait()

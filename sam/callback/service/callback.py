@@ -63,7 +63,9 @@ class CallbackReceiver:
         self._settings = settings
         self._decoder = BodyDecoder()
         self._budget = BodyBudget(
-            settings.callback_max_bodies_bytes, settings.callback_max_body_bytes
+            settings.callback_max_bodies_bytes,
+            settings.callback_max_body_bytes,
+            settings.callback_body_timeout,
         )
 
     async def receive(self, request: Request) -> CallbackAnswer:

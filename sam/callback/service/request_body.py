@@ -4,6 +4,7 @@ import asyncio
 from typing import Final
 
 from fastapi import Request
+from starlette.requests import ClientDisconnect
 
 from sam.callback import http_scope
 from sam.callback.http_scope import Refusal
@@ -28,54 +29,69 @@ async def read_body(request: Request, share: BodyShare, settings: Settings) -> b
         Refusal: If it is too large, too slow or no valid HTTP, or no room was found.
         starlette.requests.ClientDisconnect: If the sender hung up.
     """
-    chunks: list[bytes] = []
-    try:
-        await _collect(request, share, settings, chunks)
-    except Refusal as refusal:
-        refusal.head = b"".join(chunks)[:HEAD_BYTES]
-        raise
-    return b"".join(chunks)
-
-
-async def _collect(
-    request: Request, share: BodyShare, settings: Settings, chunks: list[bytes]
-) -> None:
     max_bytes: int = settings.callback_max_body_bytes
     timeout = settings.callback_body_timeout
     is_here = http_scope.BODY in request.scope  # all of it: no clock need run
     is_too_large = not is_here and _length(request) > max_bytes
-    size = 0
+    read_bytes = min(HEAD_BYTES, max_bytes) if is_too_large else max_bytes
+    chunks: list[bytes] = []
+
+    def refusal(status: int, reason: RefusalReason, detail: str) -> Refusal:
+        return Refusal(status, reason, detail, b"".join(chunks)[:HEAD_BYTES])
+
     try:
-        async with asyncio.timeout(None if is_here else timeout) as clock:
-            async for chunk in request.stream():
-                chunks.append(chunk)
-                size += len(chunk)
-                if size > (min(HEAD_BYTES, max_bytes) if is_too_large else max_bytes):
-                    is_too_large = True
-                    break
-                if size > UNCOUNTED_BYTES and not share.grow(size):
-                    await _wait_for_room(share, size, clock, timeout)
+        if is_here:
+            size = await _collect(request, share, chunks, read_bytes, None)
+        else:
+            async with asyncio.timeout(timeout) as clock:
+                size = await _collect(request, share, chunks, read_bytes, clock)
+        is_too_large = is_too_large or size > read_bytes
     except NoRoomError:
         detail = "Too many large bodies at once. Send it again."
-        raise Refusal(503, RefusalReason.OVERLOADED, detail) from None
+        raise refusal(503, RefusalReason.OVERLOADED, detail) from None
     except TimeoutError:
         if not is_too_large:
             detail = f"The body took more than {timeout:g} seconds."
-            raise Refusal(408, RefusalReason.BODY_TOO_SLOW, detail) from None
-    if refusal := request.scope.get(http_scope.BODY):
-        raise refusal
+            raise refusal(408, RefusalReason.BODY_TOO_SLOW, detail) from None
+    if broken := request.scope.get(http_scope.BODY):
+        raise refusal(broken.status, broken.reason, str(broken))
     if is_too_large:
         detail = f"The body is larger than {max_bytes} bytes."
-        raise Refusal(413, RefusalReason.BODY_TOO_LARGE, detail)
+        raise refusal(413, RefusalReason.BODY_TOO_LARGE, detail)
+    return b"".join(chunks)
 
 
-async def _wait_for_room(
-    share: BodyShare, size: int, clock: asyncio.Timeout, timeout: float
-) -> None:
-    deadline, began = clock.when(), asyncio.get_running_loop().time()
-    clock.reschedule(None)
-    await share.wait_for_room(size, timeout)
-    if deadline is not None:
+async def _collect(
+    request: Request,
+    share: BodyShare,
+    chunks: list[bytes],
+    max_bytes: int,
+    clock: asyncio.Timeout | None,
+) -> int:
+    """Read until the end, or until there is more than so much; return how much there is.
+
+    By hand: `Request.stream`, and a clock that does not run, would be 6 % of a callback.
+    """
+    size = 0
+    is_complete = False
+    while not is_complete and size <= max_bytes:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunks.append(message.get("body", b""))
+        size += len(chunks[-1])
+        is_complete = not message.get("more_body", False)
+        if UNCOUNTED_BYTES < size <= max_bytes and not share.grow(size):
+            await _wait_for_room(share, size, clock)
+    return size
+
+
+async def _wait_for_room(share: BodyShare, size: int, clock: asyncio.Timeout | None) -> None:
+    deadline, began = clock.when() if clock else None, asyncio.get_running_loop().time()
+    if clock:
+        clock.reschedule(None)
+    await share.wait_for_room(size)
+    if clock and deadline:
         clock.reschedule(deadline + asyncio.get_running_loop().time() - began)
 
 
