@@ -18,7 +18,7 @@ from sam.callback.server import addresses
 from sam.callback.server.connections import Connections
 from sam.callback.server.listener import Listener
 from sam.callback.server.protocol import HttpProtocol
-from sam.callback.server.tls import server_context
+from sam.callback.server.tls import tls_context
 from sam.callback.settings import Settings
 
 SECURITY_HEADERS: Final = [
@@ -146,7 +146,7 @@ def run(app: FastAPI, settings: Settings) -> None:
     Raises:
         SystemExit: If the address cannot be listened on.
     """
-    tls = server_context(settings)
+    tls = tls_context(settings)
     config = uvicorn.Config(
         app,
         # Its lines are formatted by ours; each request has one already.

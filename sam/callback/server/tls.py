@@ -144,7 +144,7 @@ class TlsTransport(asyncio.BufferedProtocol, asyncio.Transport):
         self._tls = None
 
 
-def server_context(settings: Settings) -> ssl.SSLContext | None:
+def tls_context(settings: Settings) -> ssl.SSLContext | None:
     """Return the certificate and the versions, or None to go without TLS; warn if it expires."""
     certificate, key = settings.callback_ssl_certfile, settings.callback_ssl_keyfile
     if certificate is None or key is None:
