@@ -55,7 +55,7 @@ def configure(level: LogLevel, line_format: LogFormat, stream: TextIO | None = N
     """
     stream = stream or sys.stdout
     output = _Output(stream.buffer)
-    processors: list[Processor] = [structlog.processors.ExceptionRenderer(_traceback)]
+    processors: list[Processor] = [_exception]
     if line_format is LogFormat.JSON:
         processors += [_JsonLine()]
     else:
@@ -242,12 +242,19 @@ def _bound_fields(_logger: WrappedLogger, _method: str, fields: EventDict) -> Ev
     return fields
 
 
+def _exception(logger: WrappedLogger, method: str, fields: EventDict) -> EventDict:
+    return _render_exception(logger, method, fields) if "exc_info" in fields else fields
+
+
 def _traceback(exc_info: ExcInfo) -> str:
     text = "".join(traceback.format_exception(*exc_info)).rstrip()
     if len(text) > MAX_TRACEBACK_CHARACTERS:
         # The end says what happened and where; the middle of a deep recursion says nothing.
         text = f"({len(text)} characters, the end:)\n{text[-MAX_TRACEBACK_CHARACTERS:]}"
     return text
+
+
+_render_exception: Final = structlog.processors.ExceptionRenderer(_traceback)
 
 
 def _log_crash(event: str, error: BaseException | None) -> None:

@@ -60,12 +60,11 @@ class CallbackReceiver:
 
     def __init__(self, inbox: Inbox, settings: Settings) -> None:
         self._inbox = inbox
-        self._settings = settings
         self._decoder = BodyDecoder()
+        self._max_bytes: int = settings.callback_max_body_bytes
+        self._timeout = settings.callback_body_timeout
         self._budget = BodyBudget(
-            settings.callback_max_bodies_bytes,
-            settings.callback_max_body_bytes,
-            settings.callback_body_timeout,
+            settings.callback_max_bodies_bytes, self._max_bytes, self._timeout
         )
 
     async def receive(self, request: Request) -> CallbackAnswer:
@@ -80,7 +79,7 @@ class CallbackReceiver:
         scope = request.scope
         with BodyShare(self._budget) as share:
             try:
-                body = await read_body(request, share, self._settings)
+                body = await read_body(request, share, self._max_bytes, self._timeout)
             except Refusal as refusal:
                 raise await self._not_read(scope, refusal) from None
             payload = decode_common(body, scope)

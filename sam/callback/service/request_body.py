@@ -10,27 +10,25 @@ from sam.callback import http_scope
 from sam.callback.http_scope import Refusal
 from sam.callback.metrics import RefusalReason
 from sam.callback.service.body_budget import UNCOUNTED_BYTES, BodyShare, NoRoomError
-from sam.callback.settings import Settings
 
 HEAD_BYTES: Final = 2**16
 """So much is read of a body that is too large, as it may say whose it is."""
 
 
-async def read_body(request: Request, share: BodyShare, settings: Settings) -> bytes:
+async def read_body(request: Request, share: BodyShare, max_bytes: int, timeout: float) -> bytes:
     """Read the whole body of a request.
 
     Args:
         request: The request, its body not yet read.
         share: What it may take of the memory for all bodies. Without room nothing more is read:
             for the time that a body may take, and this is none of the sender's.
-        settings: The limits.
+        max_bytes: How much it may be.
+        timeout: How many seconds it may take.
 
     Raises:
         Refusal: If it is too large, too slow or no valid HTTP, or no room was found.
         starlette.requests.ClientDisconnect: If the sender hung up.
     """
-    max_bytes: int = settings.callback_max_body_bytes
-    timeout = settings.callback_body_timeout
     is_here = http_scope.BODY in request.scope  # all of it: no clock need run
     is_too_large = not is_here and _length(request) > max_bytes
     read_bytes = min(HEAD_BYTES, max_bytes) if is_too_large else max_bytes
