@@ -59,14 +59,8 @@ class DaemonThreadPool(Executor):
         self._put(partial(_run_for_loop, future, partial(fn, *args, **kwargs)))
         return future
 
-    def shutdown(self, wait: bool = False, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002 - Executor's
-        """Let each thread end when it has done what was submitted; none is waited for.
-
-        Raises:
-            ValueError: If waiting or cancelling is asked for.
-        """
-        if wait or cancel_futures:
-            raise ValueError("these threads are left to themselves")
+    def shutdown(self, wait: bool = False, *, cancel_futures: bool = False) -> None:  # noqa: ARG002, FBT001, FBT002 - Executor's
+        """Let each thread end when it has done what was submitted; none is ever waited for."""
         with self._lock:
             self._closed = True
             for _ in range(self._started):
