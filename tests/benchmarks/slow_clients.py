@@ -231,7 +231,9 @@ def besiege(kind: str, *, turns: int, seconds: float, ramp: float) -> str:
                 Comparison(calm, besieged, seconds).take(1)
             with coming(port, body("d-1", "RUN_COMPLETED")) as newcomers:
                 during.take(turns)
-        refused = calm.refused() + besieged.refused() + newcomers.failed
+                # At once: idle while the last newcomer waits, the good ones would be evicted.
+                refused = besieged.refused() + calm.refused()
+        refused += newcomers.failed
     return (
         f"{kind:16}{before.ratio:>19}{during.ratio:>20}{during.figures}"
         f"{newcomers.summary:>18}{refused:9}{slow.cut:7}{slow.per_second:10.0f}"

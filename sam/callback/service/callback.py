@@ -211,7 +211,6 @@ class CallbackReceiver:
 async def callback(request: Request) -> Response:
     """Writes the status of a deployment into SAM's table, or keeps it until that can be done."""
     answer = await request.app.state.receiver.receive(request)
-    # By pydantic that would take 4 % of a callback's CPU time more.
     return Response(orjson.dumps(answer), media_type="application/json")
 
 

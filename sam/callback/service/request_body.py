@@ -68,7 +68,7 @@ async def _collect(
 ) -> int:
     """Read until the end, or until there is more than so much; return how much there is.
 
-    By hand: `Request.stream`, and a clock that does not run, would be 6 % of a callback.
+    By hand: `Request.stream`, and a clock that does not run, would be 5 % of a callback.
     """
     size = 0
     is_complete = False

@@ -53,7 +53,7 @@ class CallbackPayload(BaseModel):
 class CallbackAnswer:
     """The answer to a callback that is durable."""
 
-    # No pydantic model, which would take 4 % of a callback's CPU time to make.
+    # No pydantic model: with its JSON that would be 3 % of a callback.
 
     status: Literal["ok"] = "ok"
     outcome: Annotated[Outcome, Field(description="What became of the callback.")]
