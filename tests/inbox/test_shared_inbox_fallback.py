@@ -1,6 +1,11 @@
 """The spool stands in for a shared inbox that does not answer, and is emptied into it first."""
 
+import time
 from collections.abc import Callable
+from contextlib import closing
+from typing import Final
+
+import pyodbc
 
 from sam.callback.inbox.sql.schema import DEFAULT_TABLE, script
 from sam.callback.storage.odbc.dialects import POSTGRESQL
@@ -11,6 +16,9 @@ from tests.support.load import spooled
 from tests.support.service import Service
 
 StartService = Callable[..., Service]
+
+LATE_SECONDS: Final = 1
+"""When an older entry would have been replayed; on a slow machine less of it is seen."""
 
 
 def test_when_neither_takes_it_the_answer_is_503(
@@ -60,10 +68,14 @@ def test_what_is_in_the_spool_at_the_start_moves_before_anything_is_replayed(
     assert spooled(service.directory / "var/callback-spool.db") == {"d-1": ("queued", "NEW")}
     postgres_database.rename("away", "robots")
 
-    service = start_service(**shared)
+    with closing(pyodbc.connect(postgres_database.connection_string)) as holder:
+        holder.execute(f"UPDATE {DEFAULT_TABLE} SET line = line")  # so nothing can be moved
+        service = start_service(**shared)
+        service.wait_for_event("database_up")
+        time.sleep(LATE_SECONDS)
+        assert postgres_database.statuses() == {"d-1": "RUNNING"}
+        holder.rollback()
     service.wait_for_event("replayed")
-    events = [(line["event"], line.get("status")) for line in service.lines]
-    assert ("replayed", "OLDEST") not in events
-    assert events.index(("spool_moved_to_inbox", None)) < events.index(("replayed", "NEW"))
     assert postgres_database.statuses() == {"d-1": "NEW"}
     assert spooled(service.directory / "var/callback-spool.db") == {}
+    service.wait_for_event("spool_moved_to_inbox")
