@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass
 
 from tests.benchmarks.databases import TITLES, DatabaseName
-from tests.benchmarks.parts import cpu, memory, outage, rows, spool
+from tests.benchmarks.parts import cpu, memory, outage, rows, shared_inbox, spool
 from tests.benchmarks.results import Figures, Results, Spread, has_enough_answers, ratio
 from tests.benchmarks.subject import Subject
 
@@ -47,6 +47,7 @@ def targets_of(results: Results) -> list[Target]:
         *_compared(results),
         *_many_connections(results),
         *_circumstances(results),
+        *_shared_inbox(results),
         *_memory(results),
     ]
 
@@ -136,6 +137,45 @@ def _circumstances(results: Results) -> Iterator[Target]:
         )
         text = f"p50 with {results.options.spooled:,} spooled entries ({full}) against none"
         yield Target(text, latency, at_most=1.2)
+
+
+def _shared_inbox(results: Results) -> Iterator[Target]:
+    def rounds(
+        variant: str, connections: int = shared_inbox.MOST_CONNECTIONS
+    ) -> dict[int, Figures]:
+        part = shared_inbox.PART
+        return results.rounds(part, POSTGRESQL, Subject.SERVICE, connections, variant)
+
+    for connections in shared_inbox.CONNECTIONS:
+        spool_alone = rounds(shared_inbox.SPOOL, connections)
+        shared = rounds(shared_inbox.SHARED, connections)
+        cpu_us = ratio("cpu_us", shared, spool_alone)
+        text = (
+            f"Server CPU with the shared inbox against a spool alone, {_connections(connections)}"
+        )
+        yield Target(text, cpu_us, at_most=1.25)
+        trip = Spread.of(results.calls(shared_inbox.ROUND_TRIP).values())
+        more = Spread.of(
+            (shared[number].p50_ms - spool_alone[number].p50_ms) / trip.median
+            for number in shared.keys() & spool_alone.keys()
+            if trip
+        )
+        text = f"What p50 is more with the shared inbox, {_connections(connections)}"
+        yield Target(text, more, at_most=1.0, unit="round trips")
+    alone, one, two = (
+        rounds(variant)
+        for variant in (shared_inbox.SPOOL_DOWN, shared_inbox.SHARED_DOWN, shared_inbox.TWO_DOWN)
+    )
+    throughput = ratio("per_second", one, alone)
+    text = "Throughput with the shared inbox against a spool alone, the database down"
+    yield Target(text, throughput, at_least=0.7)
+    throughput = ratio("per_second", two, one)
+    yield Target("The same, two instances against one", throughput, at_least=1.0)
+    for name in shared_inbox.CALLS:
+        few, many = (results.calls(name, entries) for entries in (0, results.options.spooled))
+        slower = Spread.of(many[number] / few[number] for number in few.keys() & many.keys())
+        text = f"A {name} in a shared inbox of {results.options.spooled:,} entries against few"
+        yield Target(text, slower, at_most=1.5)
 
 
 def _connections(number: int) -> str:

@@ -29,12 +29,15 @@ class Node(PostgresServer):
         host: Its address: psqlODBC has room for no more than two ports, and this is that of all.
         port: The port.
         primary: The node that it follows; None for the first one.
+        durable: Whether a COMMIT waits for its disk.
     """
 
-    def __init__(self, name: str, host: str, port: int, primary: "Node | None" = None) -> None:
+    def __init__(
+        self, name: str, host: str, port: int, primary: "Node | None" = None, *, durable: bool
+    ) -> None:
         self.name = name
         self._primary = primary
-        super().__init__(host=host, port=port)
+        super().__init__(durable=durable, host=host, port=port)
 
     def _make_data(self) -> None:
         if self._primary is None:
@@ -92,11 +95,12 @@ class Cluster:
 
     Args:
         addresses: One for each.
+        durable: Whether a COMMIT waits for the disks.
     """
 
-    def __init__(self, addresses: Sequence[str] = LOOPBACK) -> None:
+    def __init__(self, addresses: Sequence[str] = LOOPBACK, *, durable: bool = False) -> None:
         port = free_port()
-        self.primary = Node("n0", addresses[0], port)
+        self.primary = Node("n0", addresses[0], port, durable=durable)
         with closing(self.primary.connect("postgres")) as connection:
             connection.execute(f"CREATE DATABASE {DATABASE}")
         with closing(self.primary.connect(DATABASE)) as connection:
@@ -104,7 +108,9 @@ class Cluster:
         # It is copied with the rest, and goes with whichever node is the primary.
         with closing(self.primary.connect("postgres")) as connection:
             connection.execute(f"ALTER SYSTEM SET synchronous_standby_names = '{_SYNCHRONOUS}'")
-        self.standbys = [Node(f"n{n}", addresses[n], port, self.primary) for n in (1, 2)]
+        self.standbys = [
+            Node(f"n{n}", addresses[n], port, self.primary, durable=durable) for n in (1, 2)
+        ]
         with closing(self.primary.connect("postgres")) as connection:
             connection.execute("SELECT pg_reload_conf()")
         self.wait_for_standbys(2)

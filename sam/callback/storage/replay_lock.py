@@ -14,9 +14,9 @@ from sam.callback.storage.odbc.dialects import POSTGRESQL, SQL_SERVER
 PATIENCE_SECONDS: Final = 4.0
 """How long one is refused before it goes on without the lock.
 
-PostgreSQL ends a transaction whose client is silent before that, and SQL Server does not. The lock keeps instances from doing
-the same work; what keeps an old status from being committed are the locks of the rows, and that
-each entry is looked at once more while they are held."""
+PostgreSQL ends a transaction whose client is silent before that; SQL Server does not. The lock
+keeps instances from doing the same work. What keeps an old status from being committed are the
+locks of the rows, and that each entry is looked at once more while they are held."""
 
 
 class ReplayLockedError(Exception):

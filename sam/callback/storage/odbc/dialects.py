@@ -16,9 +16,6 @@ from sam.callback.storage.errors import (
 from sam.callback.storage.key_rule import EXACT, KeyRule
 from sam.callback.storage.parameters import ColumnType
 
-SILENT_MS: Final = 3_000
-"""How long PostgreSQL lets a client say nothing in the middle of a transaction."""
-
 _UUID: Final = "abcdefab-cdef-4bcd-8fab-cdefabcdefab"
 _UUID_SPELLINGS: Final = (_UUID.upper(), f"{{{_UUID}}}")
 _WORD: Final = "aé"
@@ -274,11 +271,11 @@ class _SqlServer(Dialect):
 
 class _PostgreSql(Dialect):
     # A client that was stopped or cut off in a transaction holds rows that others wait for, and the
-    # lock of the replay, until TCP notices, after two hours by default. Releases before 9.6, and
-    # products derived from them, have no such setting.
+    # lock of the replay, until TCP notices, after two hours by default: it has 3 s (in ms) to go
+    # on. Releases before 9.6, and products derived from them, have no such setting.
     session_setup: tuple[str, ...] = (
-        f"SELECT set_config(name, '{SILENT_MS}', false) FROM pg_settings"  # noqa: S608 - a constant
-        " WHERE name = 'idle_in_transaction_session_timeout'",
+        "SELECT set_config(name, '3000', false) FROM pg_settings "
+        "WHERE name = 'idle_in_transaction_session_timeout'",
     )
     lock_timeout = "SET lock_timeout = {ms}"
     supports_multi_statement = True
