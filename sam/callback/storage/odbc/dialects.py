@@ -274,8 +274,10 @@ class _PostgreSql(Dialect):
     # lock of the replay, until TCP notices, after two hours by default: it has 3 s (in ms) to go
     # on. Releases before 9.6, and products derived from them, have no such setting.
     session_setup: tuple[str, ...] = (
-        "SELECT set_config(name, '3000', false) FROM pg_settings "
-        "WHERE name = 'idle_in_transaction_session_timeout'",
+        (
+            "SELECT set_config(name, '3000', false) FROM pg_settings "
+            "WHERE name = 'idle_in_transaction_session_timeout'"
+        ),
     )
     lock_timeout = "SET lock_timeout = {ms}"
     supports_multi_statement = True
