@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from typing import Final
 
 from sam.callback.inbox.in_flight import InFlight
@@ -77,16 +77,15 @@ class FallbackStore:
 
     async def settle(
         self,
-        done: Iterable[Entry] = (),
-        moved: Iterable[tuple[Entry, Kind, str]] = (),
-        put_off: Iterable[tuple[Entry, int]] = (),
+        done: Collection[Entry] = (),
+        moved: Collection[tuple[Entry, Kind, str]] = (),
+        put_off: Collection[tuple[Entry, int]] = (),
     ) -> list[Entry]:
         """Change entries in both: one whose storing was not answered may be in both.
 
         Raises:
             StoreUnavailableError: If it may not have been done.
         """
-        done, moved, put_off = list(done), list(moved), list(put_off)
         if any(total.entries for total in self._spool.totals.values()):
             await self._spool.settle(done, moved, put_off)
         return await self._shared.settle(done, moved, put_off)

@@ -104,7 +104,7 @@ def circumstances(results: Results) -> Iterator[Table]:
                     for name in shared_inbox.STATES
                 ],
             )
-            for connections in shared_inbox.CONNECTIONS
+            for connections in (*shared_inbox.CONNECTIONS, shared_inbox.OUTAGE_CONNECTIONS)
         ),
     ]
     for title, cells in wanted:

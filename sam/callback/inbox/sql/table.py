@@ -15,8 +15,8 @@ from sam.callback.inbox.sql.statements import (
     FOR_OPERATOR,
     NEW,
     TRIED,
-    InboxStatements,
     SchemaError,
+    inbox_statements,
 )
 from sam.callback.inbox.store import LIVE, Entry, Kind, Total
 from sam.callback.storage.connection import DatabaseConnection
@@ -61,18 +61,15 @@ class InboxTable:
 
     Args:
         connection: The connection.
-        statements: In its dialect.
+        name: The table's.
+
+    Raises:
+        SchemaError: If the inbox does not know the database's dialect.
     """
 
-    def __init__(self, connection: DatabaseConnection, statements: InboxStatements) -> None:
+    def __init__(self, connection: DatabaseConnection, name: str) -> None:
         self._connection = connection
-        self._statements = statements
-
-    def set_up(self) -> None:
-        """Prepare a new connection."""
-        if self._statements.session_setup:
-            self._connection.cursor.execute(self._statements.session_setup)
-            self._connection.commit()
+        self._statements = inbox_statements(name, connection.dialect)
 
     def key_rule(self) -> str:
         """Return the name of the key rule.
