@@ -17,11 +17,7 @@ from sam.callback.model import Callback
 from sam.callback.settings import SpoolSettings
 from sam.callback.storage.connection import AbandonedError, DatabaseConnection
 from sam.callback.storage.connector import DatabaseConnector, PoolStats
-from sam.callback.storage.errors import (
-    DatabaseUnavailableError,
-    NoConnectionError,
-    TransientError,
-)
+from sam.callback.storage.errors import DatabaseUnavailableError, NoConnectionError, TransientError
 from sam.callback.storage.key_rule import KeyRule
 from sam.callback.tasks import Supervisor
 
@@ -42,6 +38,7 @@ LONG_SECONDS: Final = 60.0
 
 _RETRY_SECONDS: Final = 0.02
 _GRACE_SECONDS: Final = 1.0  # for an event loop that is busy
+
 _log = get_logger(__name__)
 
 T = TypeVar("T")
@@ -224,9 +221,7 @@ class SharedStore:
         """
         self._turn += 1
         lines = (TRIED, NEW) if self._turn % 2 else (NEW, TRIED)
-        return await self.use(
-            lambda table: _due(table, limit, lines if retries else (NEW,)),
-        )
+        return await self.use(lambda table: table.due(limit, lines if retries else (NEW,)))
 
     async def page(self, kinds: Collection[Kind], *, after: int, limit: int) -> list[Entry]:
         """Return entries of these kinds with numbers above `after`, the lowest first.
@@ -313,8 +308,3 @@ class SharedStore:
             self.is_writable, self.reason = False, reason
             self._lost.set()
         return StoreUnavailableError(f"The shared inbox: {reason}")
-
-
-def _due(table: InboxTable, limit: int, lines: tuple[int, ...]) -> Due:
-    entries = table.due(limit, lines)
-    return Due(entries, None if entries else table.seconds_to_next())

@@ -18,7 +18,7 @@ from sam.callback.inbox.sql.statements import (
     SchemaError,
     inbox_statements,
 )
-from sam.callback.inbox.store import LIVE, Entry, Kind, Total
+from sam.callback.inbox.store import LIVE, Due, Entry, Kind, Total
 from sam.callback.storage.connection import DatabaseConnection
 
 MAX_KEY_LENGTH: Final = 300
@@ -174,17 +174,15 @@ class InboxTable:
         self._execute(self._statements.delete, rows)
         self._connection.commit()
 
-    def due(self, limit: int, lines: tuple[int, ...]) -> list[Entry]:
+    def due(self, limit: int, lines: tuple[int, ...]) -> Due:
         """Return what is due in these lines, the first one first."""
         parameters = [value for line in lines for value in (line, limit)]
         text = self._statements.due(len(lines))
         rows = self._connection.cursor.execute(text, *parameters, lines[0], limit).fetchall()
-        return list(map(_entry, rows))
-
-    def seconds_to_next(self) -> float | None:
-        """Return in how many seconds a live entry is due; None if none waits."""
+        if rows:
+            return Due(list(map(_entry, rows)), None)
         [ms] = self._connection.cursor.execute(self._statements.next_due).fetchone()
-        return None if ms is None else max(0, int(ms)) / 1000
+        return Due([], None if ms is None else max(0, int(ms)) / 1000)
 
     def page(self, kinds: Collection[Kind], *, after: int, limit: int) -> list[Entry]:
         """Return entries of these kinds with numbers above `after`, the lowest first."""
