@@ -12,13 +12,14 @@ from rich.console import Console
 from tests.benchmarks import database_side
 from tests.benchmarks.databases import POSTGRESQL_OPTIONS, DatabaseName, Databases
 from tests.benchmarks.machine import this_machine
-from tests.benchmarks.parts import compare, cpu, memory, outage, pool, rows, spool
+from tests.benchmarks.parts import compare, cpu, memory, outage, pool, rows, shared_inbox, spool
 from tests.benchmarks.results import Options, Results
 from tests.benchmarks.run import Run
 from tests.benchmarks.subject import Subject
 
 PARTS: Final = {
-    module.PART: module.run for module in (pool, compare, cpu, outage, rows, spool, memory)
+    module.PART: module.run
+    for module in (pool, compare, cpu, outage, rows, spool, shared_inbox, memory)
 }
 CHECKOUT: Final = Path(__file__).parents[2]
 RESULTS: Final = CHECKOUT / "var" / "benchmarks.json"

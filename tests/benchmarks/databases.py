@@ -15,7 +15,7 @@ from typing import Final, Self
 import pyodbc
 
 from tests.benchmarks.delay import delayed
-from tests.support.databases import PostgresServer, SqliteDatabase
+from tests.support.databases import PostgresServer, SqliteDatabase, free_port
 
 POSTGRESQL_OPTIONS: Final = "UseServerSidePrepare=0;"
 """For all alike, and best for (b) and (c): without it psqlODBC prepares each new cursor's statement
@@ -126,7 +126,7 @@ class Databases:
                 with closing(connection):
                     facts[f"{name}: durability"] = _durability(connection, name)
                     if name is not DatabaseName.SQLITE:
-                        facts[f"{name}: round trip"] = f"{_round_trip(connection) * 1000:.2f} ms"
+                        facts[f"{name}: round trip"] = f"{round_trip(connection) * 1000:.2f} ms"
         return facts
 
 
@@ -165,6 +165,24 @@ def sqlite_target(path: Path, rows: int, *, callbacks_for: int | None = None) ->
     return Target(database.waiting_for_locks(LOCK_WAIT_MS), ids[:callbacks_for])
 
 
+def nowhere() -> Target:
+    """A server that does not exist: each connection is refused."""
+    return Target(
+        f"DRIVER={{PostgreSQL Unicode}};Server=127.0.0.1;Port={free_port()};Database=sam;", []
+    )
+
+
+def round_trip(connection: pyodbc.Connection) -> float:
+    """Return what the simplest statement takes, in seconds."""
+    cursor = connection.cursor()
+    seconds = []
+    for _ in range(50):
+        started = time.perf_counter()
+        cursor.execute("SELECT 1").fetchall()
+        seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds)
+
+
 def _durability(connection: pyodbc.Connection, name: DatabaseName) -> str:
     if name is DatabaseName.SQLITE:
         [synchronous] = connection.execute("PRAGMA synchronous").fetchone()
@@ -175,13 +193,3 @@ def _durability(connection: pyodbc.Connection, name: DatabaseName) -> str:
         for setting in ("fsync", "synchronous_commit")
     }
     return ", ".join(f"{setting}={value}" for setting, value in shown.items())
-
-
-def _round_trip(connection: pyodbc.Connection) -> float:
-    cursor = connection.cursor()
-    seconds = []
-    for _ in range(50):
-        started = time.perf_counter()
-        cursor.execute("SELECT 1").fetchall()
-        seconds.append(time.perf_counter() - started)
-    return statistics.median(seconds)

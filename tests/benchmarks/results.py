@@ -97,6 +97,22 @@ class Growth(BaseModel):
     rss_mb: float
 
 
+class StoreCall(BaseModel):
+    """What a call of the shared inbox took, or a round trip to it.
+
+    Attributes:
+        name: The call.
+        entries: How many the table had; None for the round trip.
+        milliseconds: The median of a few.
+        round: Which round.
+    """
+
+    name: str
+    entries: int | None
+    milliseconds: float
+    round: int
+
+
 class Options(BaseModel):
     """The set-up of a run."""
 
@@ -121,6 +137,7 @@ class Results(BaseModel):
     facts: dict[str, str] = {}
     measurements: list[Measurement] = []
     growth: list[Growth] = []
+    store_calls: list[StoreCall] = []
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -151,6 +168,14 @@ class Results(BaseModel):
     def failures(self) -> list[Measurement]:
         """Those that could not be taken."""
         return [m for m in self.measurements if m.figures is None]
+
+    def calls(self, name: str, entries: int | None = None) -> dict[int, float]:
+        """Return what a call of the shared inbox took in each round, in milliseconds."""
+        return {
+            call.round: call.milliseconds
+            for call in self.store_calls
+            if (call.name, call.entries) == (name, entries)
+        }
 
     def rounds(
         self, part: str, database: str, subject: Subject, connections: int, variant: str = ""

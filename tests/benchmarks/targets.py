@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass
 
 from tests.benchmarks.databases import TITLES, DatabaseName
-from tests.benchmarks.parts import cpu, memory, outage, rows, spool
+from tests.benchmarks.parts import cpu, memory, outage, rows, shared_inbox, spool
 from tests.benchmarks.results import Figures, Results, Spread, has_enough_answers, ratio
 from tests.benchmarks.subject import Subject
 
@@ -47,6 +47,7 @@ def targets_of(results: Results) -> list[Target]:
         *_compared(results),
         *_many_connections(results),
         *_circumstances(results),
+        *_shared_inbox(results),
         *_memory(results),
     ]
 
@@ -136,6 +137,44 @@ def _circumstances(results: Results) -> Iterator[Target]:
         )
         text = f"p50 with {results.options.spooled:,} spooled entries ({full}) against none"
         yield Target(text, latency, at_most=1.2)
+
+
+def _shared_inbox(results: Results) -> Iterator[Target]:
+    def rounds(variant: str, connections: int) -> dict[int, Figures]:
+        part = shared_inbox.PART
+        return results.rounds(part, POSTGRESQL, Subject.SERVICE, connections, variant)
+
+    for connections in shared_inbox.CONNECTIONS:
+        spool_alone = rounds(shared_inbox.SPOOL, connections)
+        shared = rounds(shared_inbox.SHARED, connections)
+        cpu_us = ratio("cpu_us", shared, spool_alone)
+        text = f"CPU with a shared inbox against the spool alone, {_connections(connections)}"
+        yield Target(text, cpu_us, at_most=1.25)
+    alone, shared = (rounds(name, 1) for name in (shared_inbox.SPOOL, shared_inbox.SHARED))
+    trip = Spread.of(results.calls(shared_inbox.ROUND_TRIP).values())
+    more = Spread.of(
+        (shared[number].p50_ms - alone[number].p50_ms) / trip.median
+        for number in shared.keys() & alone.keys()
+        if trip
+    )
+    yield Target(
+        "Longer p50 with a shared inbox, 1 connection", more, at_most=1.0, unit="round trips"
+    )
+    alone, one, two = (
+        rounds(variant, shared_inbox.OUTAGE_CONNECTIONS)
+        for variant in (shared_inbox.SPOOL_DOWN, shared_inbox.SHARED_DOWN, shared_inbox.TWO_DOWN)
+    )
+    throughput = ratio("per_second", one, alone)
+    where = f"the database down, {_connections(shared_inbox.OUTAGE_CONNECTIONS)}"
+    text = f"Throughput with a shared inbox against the spool alone, {where}"
+    yield Target(text, throughput, at_least=0.7)
+    throughput = ratio("per_second", two, one)
+    yield Target("The same, two instances against one", throughput, at_least=1.0)
+    for name in shared_inbox.CALLS:
+        few, many = (results.calls(name, entries) for entries in (0, results.options.spooled))
+        slower = Spread.of(many[number] / few[number] for number in few.keys() & many.keys())
+        text = f"Shared inbox, {results.options.spooled:,} entries against few: {name}"
+        yield Target(text, slower, at_most=1.5)
 
 
 def _connections(number: int) -> str:

@@ -9,6 +9,7 @@ import pytest
 from tests.support.callbacks import body
 from tests.support.conditions import eventually
 from tests.support.databases import PostgresDatabase
+from tests.support.load import spooled
 from tests.support.printed import KEY
 from tests.support.prometheus import scrape
 from tests.support.service import Service, run_to_its_end
@@ -81,6 +82,41 @@ def test_it_is_made_looked_into_and_mended(
     )
     postgres_database.rename("away", "robots")
     eventually(lambda: postgres_database.statuses() == {"d-1": "RUNNING", "d-2": "MEANT"})
+
+
+def test_drain_moves_a_spool_into_it(
+    start_service: Callable[..., Service],
+    postgres_database: PostgresDatabase,
+    environment: dict[str, str],
+    tmp_path: Path,
+) -> None:
+    run_to_its_end(tmp_path, environment, "inbox", "init")
+    alone = {**environment}
+    del alone["CALLBACK_INBOX_CONNECTION_STRING"]
+    service = start_service(**alone)
+    postgres_database.rename("robots", "away")
+    assert service.post(body("d-1", "OLD")).json()["outcome"] == "queued"
+    assert service.post(b"nonsense").status_code == 422
+    assert service.stop() == 0
+    spool = tmp_path / "var/callback-spool.db"
+    lost = spool.rename(tmp_path / "lost.db")
+    service = start_service(**environment)
+    service.wait_for_event("inbox_available")
+    assert service.post(body("d-1", "NEW")).json()["outcome"] == "queued"
+
+    ended = run_to_its_end(tmp_path, environment, "spool", "drain", "--path", str(lost))
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout == "2 moved into the shared inbox, sam_callback_inbox.\n"
+    assert spooled(lost) == {}
+    ended = run_to_its_end(tmp_path, environment, "spool", "list", "--kind", "invalid", "--json")
+    assert len(ended.stdout.splitlines()) == 1
+    postgres_database.rename("away", "robots")
+    eventually(lambda: postgres_database.statuses() == {"d-1": "NEW"})
+
+    away = {**environment, "CALLBACK_INBOX_CONNECTION_STRING": UNREACHABLE}
+    ended = run_to_its_end(tmp_path, away, "spool", "drain", "--path", str(lost))
+    assert ended.returncode == 1
+    assert "CALLBACK_INBOX_CONNECTION_STRING" in ended.stderr
 
 
 def test_check_covers_it(tmp_path: Path, environment: dict[str, str]) -> None:

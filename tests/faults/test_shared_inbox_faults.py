@@ -4,102 +4,22 @@ On a real PostgreSQL cluster: a primary and two standbys, one of which has each 
 """
 
 import random
-import shutil
-import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import pyodbc
 import pytest
 
-from tests.support.callbacks import body
 from tests.support.cluster import Cluster, Node
 from tests.support.conditions import eventually
 from tests.support.databases import PostgresDatabase
-from tests.support.load import Load, Sent, losses, spooled
-from tests.support.service import KEY, Service
+from tests.support.instances import Instance
+from tests.support.load import Load, Sent, losses
 
 pytestmark = pytest.mark.faults
 
 DEPLOYMENTS = [f"d-{number}" for number in range(1, 3_201)]
-LATE_SECONDS = 10
-"""How long an instance that goes on may still do harm; on a slow machine less of it is seen."""
-
-
-@pytest.fixture
-def cluster() -> Iterator[Cluster]:
-    cluster = Cluster()
-    yield cluster
-    cluster.destroy()
-
-
-class Instance:
-    """One of several instances, with a folder of its own."""
-
-    def __init__(
-        self, directory: Path, cluster: Cluster, database: PostgresDatabase, **settings: str
-    ) -> None:
-        directory.mkdir(exist_ok=True)
-        self.directory = directory
-        self._environment = {
-            "CALLBACK_API_KEY": KEY,
-            "SQL_SAM_CONNECTION_STRING": database.connection_string,
-            "CALLBACK_INBOX_CONNECTION_STRING": cluster.connection_string,
-            "CALLBACK_DB_TIMEOUT": "5",
-            **settings,
-        }
-        self.start()
-
-    def start(self) -> None:
-        """Start it, anew or again."""
-        self.directory.mkdir(exist_ok=True)
-        self.service = Service(self.directory, self._environment, fresh=True)
-        self.service.wait_for_event("inbox_available")
-
-    def send(self, deployment_id: str, status: str) -> str:
-        """Send a callback; return its outcome."""
-        answer = self.service.post(body(deployment_id, status))
-        assert answer.status_code == 200, answer.text
-        outcome: str = answer.json()["outcome"]
-        return outcome
-
-    def spooled(self) -> dict[str, tuple[str, str]]:
-        """What its spool holds."""
-        return spooled(self.directory / "var/callback-spool.db")
-
-    def wait_until_inbox_is_back(self) -> None:
-        """Wait until the inbox answers again, after it did not."""
-
-        def is_back() -> bool:
-            events = [line["event"] for line in self.service.lines]
-            events.reverse()
-            return events.index("inbox_available") < events.index("inbox_unavailable")
-
-        eventually(is_back)
-
-    def lose(self) -> None:
-        """Kill it, and delete its folder."""
-        self.service.kill()
-        shutil.rmtree(self.directory)
-
-
-@pytest.fixture
-def start_instance(
-    tmp_path: Path, cluster: Cluster, postgres_database: PostgresDatabase
-) -> Iterator[Callable[..., Instance]]:
-    started: list[Instance] = []
-
-    def start(**settings: str) -> Instance:
-        directory = tmp_path / f"instance-{len(started)}"
-        instance = Instance(directory, cluster, postgres_database, **settings)
-        started.append(instance)
-        return instance
-
-    yield start
-    for instance in started:
-        assert instance.service.stop() == 0
 
 
 def test_an_instance_and_a_standby_are_lost_in_an_outage(
@@ -193,45 +113,6 @@ def test_the_primary_dies_while_nothing_comes(
     postgres_database.rename("away", "robots")
     eventually(lambda: not cluster.entries())
     assert postgres_database.statuses()["d-1"] == "NEW"
-
-
-def test_the_replaying_instance_is_stopped_in_its_transaction(
-    cluster: Cluster,
-    postgres_database: PostgresDatabase,
-    start_instance: Callable[..., Instance],
-) -> None:
-    first = start_instance()
-    postgres_database.add_robots(["d-2"])
-    postgres_database.rename("robots", "away")
-    assert first.send("d-1", "OLD") == "queued"
-    # It waits for the row of d-2 in the middle of its transaction.
-    postgres_database.rename("away", "robots")
-    holder = pyodbc.connect(postgres_database.connection_string, autocommit=False)
-    holder.execute("UPDATE robots SET status = status WHERE \"deploymentId\" IN ('d-1', 'd-2')")
-
-    def waits() -> bool:
-        return bool(
-            postgres_database.execute(
-                "SELECT 1 FROM pg_stat_activity WHERE datname = current_database()"
-                " AND wait_event_type = 'Lock'"
-            )
-        )
-
-    eventually(waits)
-    first.service.send_signal(signal.SIGSTOP)
-    second = start_instance()
-    try:
-        holder.rollback()
-        holder.close()
-        assert second.send("d-1", "NEW") in {"queued", "updated"}
-        eventually(lambda: postgres_database.statuses()["d-1"] == "NEW")
-    finally:
-        first.service.send_signal(signal.SIGCONT)
-    eventually(lambda: not cluster.entries())
-    time.sleep(LATE_SECONDS)
-    assert postgres_database.statuses()["d-1"] == "NEW"
-    assert first.send("d-1", "LAST") in {"queued", "updated"}
-    eventually(lambda: postgres_database.statuses()["d-1"] == "LAST")
 
 
 def test_clocks_a_minute_apart_do_not_change_the_order(

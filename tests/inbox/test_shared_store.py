@@ -7,8 +7,9 @@ from typing import Final
 import pytest
 
 from sam.callback.inbox.sequence import Sequence
+from sam.callback.inbox.sql.database import make_table
 from sam.callback.inbox.sql.schema import DEFAULT_TABLE, script
-from sam.callback.inbox.sql.shared_store import SharedStore, make_table
+from sam.callback.inbox.sql.shared_store import SharedStore
 from sam.callback.inbox.store import LIVE, Entry, Kind, StoreUnavailableError
 from sam.callback.settings import SpoolSettings
 from sam.callback.storage.odbc.dialects import POSTGRESQL, SQL_SERVER

@@ -146,7 +146,7 @@ async def test_a_full_spool_says_so_and_keeps_its_entries(open_spool: OpenSpool)
         with pytest.raises(SpoolUnavailableError, match="full"):
             await spool.recheck()
         assert await spool.with_entries(["d-1", "d-unknown"]) == {"d-1"}  # it can be read
-        await spool.settle(map(entry, range(1, 11)))
+        await spool.settle([*map(entry, range(1, 11))])
         await spool.recheck()
         assert await spool.put([entry(500, payload=bytes(4_000))]) == [True]
 

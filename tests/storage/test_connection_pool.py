@@ -11,6 +11,7 @@ import pytest
 
 from sam.callback.settings import Settings
 from sam.callback.storage.connection import DatabaseConnection
+from sam.callback.storage.connection_settings import ConnectionSettings
 from sam.callback.storage.connector import DatabaseConnector
 from sam.callback.storage.errors import (
     DatabaseTimeoutError,
@@ -227,7 +228,7 @@ async def test_threads_that_are_stuck_are_bounded_and_do_not_hold_the_close(
 async def test_closing_twice_or_before_opening_is_no_mistake(
     sqlite_database: SqliteDatabase, settings_for: Callable[..., Settings]
 ) -> None:
-    connector = DatabaseConnector(settings_for(sqlite_database))
+    connector = DatabaseConnector(ConnectionSettings.of_sam(settings_for(sqlite_database)))
     await connector.close()
     await connector.open()
     await connector.close()

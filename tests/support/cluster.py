@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import subprocess
+from collections.abc import Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final
@@ -17,28 +18,32 @@ from tests.support.databases import UNUSED_PASSWORD, PostgresServer, free_port
 
 _SYNCHRONOUS: Final = "ANY 1 (n0, n1, n2)"
 DATABASE: Final = "inbox"
+LOOPBACK: Final = ("127.0.1.1", "127.0.1.2", "127.0.1.3")
 
 
 class Node(PostgresServer):
     """One server of a cluster.
 
     Args:
-        number: Its number, by which its primary knows it. Its address is its own, and its port that
-            of all: psqlODBC has room for no more than two ports.
+        name: Its name, by which its primary knows it.
+        host: Its address: psqlODBC has room for no more than two ports, and this is that of all.
         port: The port.
         primary: The node that it follows; None for the first one.
+        durable: Whether a COMMIT waits for its disk.
     """
 
-    def __init__(self, number: int, port: int, primary: "Node | None" = None) -> None:
-        self.name = f"n{number}"
+    def __init__(
+        self, name: str, host: str, port: int, primary: "Node | None" = None, *, durable: bool
+    ) -> None:
+        self.name = name
         self._primary = primary
-        super().__init__(host=f"127.0.1.{number + 1}", port=port)
+        super().__init__(durable=durable, host=host, port=port)
 
-    def _run(self, program: str, *arguments: str) -> None:
-        if program == "initdb" and self._primary is not None:
-            self.follow(self._primary)
+    def _make_data(self) -> None:
+        if self._primary is None:
+            super()._make_data()
         else:
-            super()._run(program, *arguments)
+            self.follow(self._primary)
 
     def follow(self, primary: "Node") -> None:
         """Begin anew as a copy of another node."""
@@ -86,11 +91,16 @@ class Node(PostgresServer):
 
 
 class Cluster:
-    """Three nodes, the first of which is the primary, with an inbox in a database of its own."""
+    """Three nodes, the first of which is the primary, with an inbox in a database of its own.
 
-    def __init__(self) -> None:
+    Args:
+        addresses: One for each.
+        durable: Whether a COMMIT waits for the disks.
+    """
+
+    def __init__(self, addresses: Sequence[str] = LOOPBACK, *, durable: bool = False) -> None:
         port = free_port()
-        self.primary = Node(0, port)
+        self.primary = Node("n0", addresses[0], port, durable=durable)
         with closing(self.primary.connect("postgres")) as connection:
             connection.execute(f"CREATE DATABASE {DATABASE}")
         with closing(self.primary.connect(DATABASE)) as connection:
@@ -98,7 +108,9 @@ class Cluster:
         # It is copied with the rest, and goes with whichever node is the primary.
         with closing(self.primary.connect("postgres")) as connection:
             connection.execute(f"ALTER SYSTEM SET synchronous_standby_names = '{_SYNCHRONOUS}'")
-        self.standbys = [Node(number, port, self.primary) for number in (1, 2)]
+        self.standbys = [
+            Node(f"n{n}", addresses[n], port, self.primary, durable=durable) for n in (1, 2)
+        ]
         with closing(self.primary.connect("postgres")) as connection:
             connection.execute("SELECT pg_reload_conf()")
         self.wait_for_standbys(2)

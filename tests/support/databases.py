@@ -105,8 +105,13 @@ class PostgresServer:
         self._user = "postgres" if os.name == "posix" and os.geteuid() == 0 else None
         if self._user:
             shutil.chown(self.directory, self._user, self._user)
-        self._run("initdb", "--auth=trust", "--username=sam", "--no-sync", "--encoding=UTF8")
+        self._make_data()
         self.start()
+
+    def _make_data(self) -> None:
+        self._run("initdb", "--auth=trust", "--username=sam", "--no-sync", "--encoding=UTF8")
+        with self._rules.open("a") as rules:  # this machine's other addresses
+            rules.write("host all,replication sam samenet trust\n")
 
     def start(self) -> None:
         options = (
@@ -155,9 +160,13 @@ class PostgresServer:
 
     def require_password(self, role: str) -> None:
         """Let a role of this name log in with a password only, which no test has."""
-        rules = self.directory / "data" / "pg_hba.conf"
-        rules.write_text(f"host all {role} 127.0.0.1/32 scram-sha-256\n{rules.read_text()}")
+        rule = f"host all {role} 127.0.0.1/32 scram-sha-256\n"
+        self._rules.write_text(rule + self._rules.read_text())
         self._run("pg_ctl", "reload")
+
+    @property
+    def _rules(self) -> Path:
+        return self.directory / "data/pg_hba.conf"
 
     def _run(self, program: str, *arguments: str) -> None:
         subprocess.run(

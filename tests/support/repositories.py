@@ -7,6 +7,7 @@ from itertools import count
 from sam.callback.model import Callback
 from sam.callback.settings import Settings
 from sam.callback.storage.connection import DatabaseConnection
+from sam.callback.storage.connection_settings import ConnectionSettings
 from sam.callback.storage.connector import DatabaseConnector
 from sam.callback.storage.errors import KeyRuleChangedError
 from sam.callback.storage.pool import OnConnectFailed
@@ -23,7 +24,7 @@ async def open_connector(
     on_connect_failed: OnConnectFailed = lambda *_: None,
 ) -> AsyncIterator[DatabaseConnector]:
     """Open its connections, and close them."""
-    connector = DatabaseConnector(settings, on_connect_failed)
+    connector = DatabaseConnector(ConnectionSettings.of_sam(settings), on_connect_failed)
     await connector.open()
     try:
         yield connector

@@ -37,7 +37,7 @@ def init() -> None:
     The login must be allowed to create tables; that of the service need not. What is there stays
     as it is. The scripts for doing it by hand say which rights the service needs.
     """
-    from sam.callback.inbox.sql.shared_store import make_table  # noqa: PLC0415 - see serve
+    from sam.callback.inbox.sql.database import make_table  # noqa: PLC0415 - see serve
     from sam.callback.inbox.sql.statements import SchemaError  # noqa: PLC0415
     from sam.callback.storage.errors import DatabaseUnavailableError  # noqa: PLC0415
 

@@ -29,7 +29,7 @@ from sam.callback.cli.spool_access import (
 )
 from sam.callback.cli.spool_retry import EPILOG as RETRY_EPILOG
 from sam.callback.cli.spool_retry import retry
-from sam.callback.inbox.store import Entry, Kind
+from sam.callback.inbox.store import Entry, Kind, StoreUnavailableError
 from sam.callback.logs import printable
 from sam.callback.model import received_at
 from sam.callback.setting_types import LogFormat, LogLevel
@@ -154,6 +154,8 @@ def drain(path: PathOption = None) -> None:
 
     Needs the settings of a service, CALLBACK_API_KEY too, and that none owns the spool. What has no
     row yet stays there, and what the database refuses for good, as a dead letter.
+
+    With a shared inbox all of it is moved there, from where the instances apply it in its order.
     """
     from sam.callback.inbox.spool_drain import drain_spool  # noqa: PLC0415 - needs the driver manager
     from sam.callback.storage.odbc.connection_string import connection_string  # noqa: PLC0415
@@ -163,6 +165,9 @@ def drain(path: PathOption = None) -> None:
     if path is not None:
         settings = settings.model_copy(update={"callback_spool_path": path.absolute()})
     logs.configure(LogLevel.ERROR, LogFormat.CONSOLE, sys.stderr)
+    if settings.callback_inbox_connection_string is not None:
+        _move(settings)
+        return
     with (
         required_spool(settings.callback_spool_path),
         Progress(console=Console(stderr=True)) as progress,
@@ -179,6 +184,17 @@ def drain(path: PathOption = None) -> None:
     typer.echo(f"{drained.applied} applied, {dead}{drained.remaining} left. {reason}".rstrip())
     if drained.remaining or drained.reason:
         raise typer.Exit(1)
+
+
+def _move(settings: Settings) -> None:
+    from sam.callback.inbox.fallback_store import move_spool  # noqa: PLC0415 - see drain
+
+    with required_spool(settings.callback_spool_path):
+        try:
+            moved = asyncio.run(move_spool(settings))
+        except StoreUnavailableError as error:
+            fail(printable(str(error)))
+    typer.echo(f"{moved} moved into the shared inbox, {settings.callback_inbox_table}.")
 
 
 def _new_file(path: Path, *, force: bool) -> TextIO:

@@ -3,14 +3,16 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from typing import Final
 
 from sam.callback.inbox.in_flight import InFlight
+from sam.callback.inbox.sequence import Sequence
 from sam.callback.inbox.sql.shared_store import SharedStore
 from sam.callback.inbox.sqlite.spool import Spool
 from sam.callback.inbox.store import Entry, Kind, StoreUnavailableError
 from sam.callback.logs import get_logger
+from sam.callback.settings import SpoolSettings
 from sam.callback.storage.key_rule import COARSEST, KeyRule
 
 POLL_SECONDS: Final = 0.25
@@ -77,16 +79,15 @@ class FallbackStore:
 
     async def settle(
         self,
-        done: Iterable[Entry] = (),
-        moved: Iterable[tuple[Entry, Kind, str]] = (),
-        put_off: Iterable[tuple[Entry, int]] = (),
+        done: Collection[Entry] = (),
+        moved: Collection[tuple[Entry, Kind, str]] = (),
+        put_off: Collection[tuple[Entry, int]] = (),
     ) -> list[Entry]:
         """Change entries in both: one whose storing was not answered may be in both.
 
         Raises:
             StoreUnavailableError: If it may not have been done.
         """
-        done, moved, put_off = list(done), list(moved), list(put_off)
         if any(total.entries for total in self._spool.totals.values()):
             await self._spool.settle(done, moved, put_off)
         return await self._shared.settle(done, moved, put_off)
@@ -126,7 +127,7 @@ class FallbackStore:
         while True:
             with contextlib.suppress(StoreUnavailableError):  # it has been logged
                 if self._shared.is_writable and self._has_to_move():
-                    await self._move()
+                    await self.move()
             await asyncio.sleep(POLL_SECONDS)
 
     def _has_to_move(self) -> bool:
@@ -134,7 +135,12 @@ class FallbackStore:
             self._spool.is_writable and any(each.entries for each in self._spool.totals.values())
         )
 
-    async def _move(self) -> None:
+    async def move(self) -> int:
+        """Move what is in the spool into the shared store; return how many entries.
+
+        Raises:
+            StoreUnavailableError: If one of them cannot be used.
+        """
         # First what is done: no older entry is to be applied on top of it.
         past = dict(self._in_flight.written_past_spool)
         if past:
@@ -150,3 +156,24 @@ class FallbackStore:
             moved += len(page)
         if moved:
             _log.info("spool_moved_to_inbox", entries=moved)
+        return moved
+
+
+async def move_spool(settings: SpoolSettings) -> int:
+    """Move a spool that no service owns into the shared inbox; return how many entries.
+
+    Raises:
+        StoreUnavailableError: If one of them cannot be used.
+        DriverNotFoundError: If the ODBC driver does not exist.
+        SettingsError: If the connection string is none.
+    """
+    sequence = Sequence()
+    spool = Spool(settings.callback_spool_path, settings.callback_spool_max_bytes, sequence)
+    shared = SharedStore(settings, sequence, is_quiet=True)
+    await spool.open()
+    await shared.open(patient=True)
+    try:
+        return await FallbackStore(shared, spool, InFlight()).move()
+    finally:
+        await shared.close()
+        await spool.close()

@@ -22,6 +22,7 @@ from sam.callback.logs import get_logger
 from sam.callback.metrics import BackgroundTask, Metrics
 from sam.callback.model import Recorded
 from sam.callback.settings import Settings
+from sam.callback.storage.connection_settings import ConnectionSettings
 from sam.callback.storage.connector import DatabaseConnector, PoolStats
 from sam.callback.storage.replay_lock import ReplayLock
 from sam.callback.storage.robots import RobotRepository
@@ -67,7 +68,7 @@ class Inbox:
         self._supervisor = supervisor or Supervisor(metrics, LogThrottle())
         self.breaker = CircuitBreaker()
         self._connector = DatabaseConnector(
-            settings, self.breaker.connecting_failed, self._supervisor
+            ConnectionSettings.of_sam(settings), self.breaker.connecting_failed, self._supervisor
         )
         sequence = Sequence()
         self.spool = Spool(

@@ -1,6 +1,6 @@
 """Store: durable entries, of four kinds, behind one interface."""
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, NamedTuple, Protocol
@@ -139,9 +139,9 @@ class Store(Protocol):
 
     async def settle(
         self,
-        done: Iterable[Entry] = (),
-        moved: Iterable[tuple[Entry, Kind, str]] = (),
-        put_off: Iterable[tuple[Entry, int]] = (),
+        done: Collection[Entry] = (),
+        moved: Collection[tuple[Entry, Kind, str]] = (),
+        put_off: Collection[tuple[Entry, int]] = (),
     ) -> list[Entry]:
         """Delete entries, move others to another kind, and put off others.
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Final
@@ -14,6 +15,7 @@ from sam.callback.check_result import CheckResult, Level
 from sam.callback.model import KNOWN_STATUSES, MAX_STATUS_LENGTH
 from sam.callback.settings import Settings
 from sam.callback.storage.connection import DatabaseConnection
+from sam.callback.storage.connection_settings import ConnectionSettings
 from sam.callback.storage.connector import DatabaseConnector
 from sam.callback.storage.errors import (
     DatabaseUnavailableError,
@@ -52,9 +54,8 @@ async def check_database(settings: Settings) -> list[CheckResult]:
         DriverNotFoundError: If the ODBC driver does not exist.
         SettingsError: If the settings are no connection string.
     """
-    connector = DatabaseConnector(
-        settings.model_copy(update={"sql_sam_pool_max": 1}), is_for_writing=False
-    )
+    connection_settings = ConnectionSettings.of_sam(settings)
+    connector = DatabaseConnector(replace(connection_settings, size=1, needs_description=False))
     driver = connector.driver
     check = _Check(RobotsTable.of(settings), settings.sql_sam_user)
     await connector.open()

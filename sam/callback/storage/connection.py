@@ -8,6 +8,7 @@ from typing import Final, NamedTuple, Self, TypeVar
 
 import pyodbc
 
+from sam.callback.storage.connection_settings import ConnectionSettings
 from sam.callback.storage.errors import (
     ErrorClass,
     failure_loses_connection,
@@ -16,7 +17,7 @@ from sam.callback.storage.errors import (
 from sam.callback.storage.key_rule import EXACT
 from sam.callback.storage.odbc.dialects import TableDescription, dialect_of
 from sam.callback.storage.parameters import Parameters
-from sam.callback.storage.statements import RobotsTable, Statement, Statements
+from sam.callback.storage.statements import Statement, Statements
 
 LOCK_TIMEOUT_SHARE: Final = 0.25
 """The lock time-out as a share of CALLBACK_DB_TIMEOUT, so that the other rows have time left."""
@@ -67,9 +68,7 @@ class DatabaseConnection:
 
     Args:
         odbc: A fresh connection, autocommit off. It is closed if the set-up fails.
-        table: SAM's table.
-        timeout: CALLBACK_DB_TIMEOUT, which the time-outs here follow.
-        is_for_writing: Whether the set-up fails where the table cannot be described.
+        settings: Of it and of those beside it.
 
     Attributes:
         closed: Whether it is closed.
@@ -90,52 +89,47 @@ class DatabaseConnection:
             connection: this one must not write.
     """
 
-    def __init__(
-        self,
-        odbc: pyodbc.Connection,
-        table: RobotsTable,
-        timeout: float,
-        *,
-        is_for_writing: bool = True,
-    ) -> None:
+    def __init__(self, odbc: pyodbc.Connection, settings: ConnectionSettings) -> None:
         self.closed = False
         self.idle_since = 0.0
         self.dialect = dialect_of(odbc)
-        self.statements = Statements(table, self.dialect)
+        self.statements = Statements(settings.table, self.dialect)
         self.supports_multi_statement = self.dialect.supports_multi_statement
         self.is_suspect = False
         self.before_commit: Callable[[], None] | None = None
         self._odbc = odbc
-        self._lock_timeout = timeout * LOCK_TIMEOUT_SHARE
+        self._lock_timeout = settings.timeout * LOCK_TIMEOUT_SHARE
         self._cancelled = threading.Event()
         self._is_in_transaction = False
         self._has_short_lock_timeout = False
         if self.dialect.has_query_timeout:
             # Before there is a cursor: each takes it over when it is made (pyodbc 5.5).
-            odbc.timeout = math.ceil(timeout)
+            odbc.timeout = math.ceil(settings.timeout)
         self._cursor = odbc.cursor()
         try:
             self.identity = Identity.of(odbc)
-            self._set_up()
-            self.key_rule, types, self.unknown = self._describe(table, must=is_for_writing)
+            self._set_up(settings.session_setup.get(self.dialect, ""))
+            self.key_rule, types, self.unknown = self._describe(settings)
             self.parameters = Parameters(types) if self.dialect.binds_by_column else None
             odbc.rollback()
         except BaseException:
             self.close()
             raise
 
-    def _set_up(self) -> None:
-        statements = [*self.dialect.session_setup, self._lock_timeout_of(self._lock_timeout)]
+    def _set_up(self, more: str) -> None:
+        lock_timeout = self._lock_timeout_of(self._lock_timeout)
+        statements = [*self.dialect.session_setup, lock_timeout, more]
         with failure_loses_connection():
             if text := "; ".join(filter(None, statements)):
                 self._cursor.execute(text)
             self._odbc.commit()
 
-    def _describe(self, table: RobotsTable, *, must: bool) -> TableDescription:
+    def _describe(self, settings: ConnectionSettings) -> TableDescription:
+        table = settings.table
         try:
             return self.dialect.describe(self._cursor, table.name, (table.key, table.status))
         except pyodbc.Error:
-            if must:
+            if settings.needs_description:
                 raise
             self._odbc.rollback()
             return TableDescription(EXACT)

@@ -15,7 +15,6 @@ import contextlib
 import math
 import threading
 from dataclasses import dataclass
-from functools import partial
 from typing import Final, TypeVar
 
 import aioodbc
@@ -24,10 +23,9 @@ import pyodbc
 from sam.callback.log_throttle import LogThrottle
 from sam.callback.logs import get_logger
 from sam.callback.metrics import Metrics
-from sam.callback.settings import Settings
 from sam.callback.storage.connection import DatabaseConnection, Identity, Work
+from sam.callback.storage.connection_settings import ConnectionSettings
 from sam.callback.storage.errors import (
-    CHECK_THE_SERVER,
     ConnectionLostError,
     DatabaseTimeoutError,
     DatabaseUnavailableError,
@@ -41,9 +39,7 @@ from sam.callback.storage.errors import (
     is_login_refused,
 )
 from sam.callback.storage.key_rule import EXACT, KeyRule
-from sam.callback.storage.odbc.connection_string import connection_string
 from sam.callback.storage.pool import ConnectionPool, OnConnectFailed
-from sam.callback.storage.statements import RobotsTable
 from sam.callback.tasks import Supervisor
 from sam.callback.threads import DaemonThreadPool
 
@@ -77,7 +73,7 @@ class PoolStats:
 
 
 class DatabaseConnector:
-    """The connections to SAM's database. One per process, opened and closed by the lifespan.
+    """The connections to one database.
 
     Attributes:
         driver: The ODBC driver.
@@ -86,32 +82,22 @@ class DatabaseConnector:
             `EXACT` before the first.
 
     Args:
-        settings: Of the database.
+        settings: Of the connections.
         on_connect_failed: Is told why a connection could not be made, where no call of `run` is.
         supervisor: Runs the task that connects; its failures go unnoticed, unless given.
-        is_for_writing: Whether a connection is of use only where the table can be described.
-
-    Raises:
-        DriverNotFoundError: If the ODBC driver does not exist.
     """
 
     def __init__(
         self,
-        settings: Settings,
+        settings: ConnectionSettings,
         on_connect_failed: OnConnectFailed = lambda *_: None,
         supervisor: Supervisor | None = None,
-        *,
-        is_for_writing: bool = True,
     ) -> None:
-        self._is_for_writing = is_for_writing
-        self._connection_string = connection_string(settings)
-        self.driver = self._connection_string.driver
+        self._settings = settings
+        self.driver = settings.connection_string.driver
         # SQLite has one lock for the whole file: more writers would only wait for one another.
-        self.size = 1 if self.driver.is_sqlite else settings.sql_sam_pool_max
+        self.size = 1 if self.driver.is_sqlite else settings.size
         self.key_rule = EXACT
-        self._table = RobotsTable.of(settings)
-        self._login_timeout = settings.sql_sam_login_timeout
-        self._timeout = settings.callback_db_timeout
         # As many again for threads that were given up and still wait in the driver.
         self._threads = DaemonThreadPool(2 * self.size, "odbc")
         self._aioodbc: aioodbc.Pool | None = None
@@ -129,11 +115,11 @@ class DatabaseConnector:
     async def open(self) -> None:
         """Begin to connect. A database that is down stops no start."""
         self._aioodbc = await aioodbc.create_pool(
-            dsn=self._connection_string.text,
+            dsn=self._settings.connection_string.text,
             minsize=0,
             maxsize=2 * self.size,
             executor=self._threads,
-            timeout=math.ceil(self._login_timeout),
+            timeout=math.ceil(self._settings.login_timeout),
             autocommit=False,
         )
         self._pool.open()
@@ -221,12 +207,13 @@ class DatabaseConnector:
             raise DatabaseTimeoutError("The database answers on none of the connections to it.")
         what = "cannot connect"
         try:
-            async with asyncio.timeout(self._login_timeout + GRACE_SECONDS):
+            async with asyncio.timeout(self._settings.login_timeout + GRACE_SECONDS):
                 acquired = await pool.acquire()
                 what = "cannot write"
                 connection = await self._set_up(pool, acquired)
         except TimeoutError:
-            raise DatabaseTimeoutError(f"Connecting took too long. {CHECK_THE_SERVER}") from None
+            reason = f"Connecting took too long. {self._settings.advice.server}"
+            raise DatabaseTimeoutError(reason) from None
         except pyodbc.Error as error:
             if is_login_refused(error):
                 raise self._unavailable(LoginRefusedError, "cannot log in", error) from error
@@ -237,8 +224,7 @@ class DatabaseConnector:
 
     async def _set_up(self, pool: aioodbc.Pool, acquired: aioodbc.Connection) -> DatabaseConnection:
         odbc, acquired._conn = acquired._conn, None  # noqa: SLF001 - see above
-        connect = partial(DatabaseConnection, is_for_writing=self._is_for_writing)
-        call = self._threads.run(connect, odbc, self._table, self._timeout)
+        call = self._threads.run(DatabaseConnection, odbc, self._settings)
         try:
             connection = await asyncio.shield(call)
         except BaseException:
@@ -275,11 +261,12 @@ class DatabaseConnector:
         if connection.unknown != self._unknown:
             if connection.unknown:
                 reason = connection.unknown
-                _log.warning("column_types_unknown", table=self._table.name, reason=reason)
+                _log.warning("column_types_unknown", table=self._settings.table.name, reason=reason)
             self._unknown = connection.unknown
 
     def _unavailable(
         self, kind: type[DatabaseUnavailableError], what: str, error: pyodbc.Error
     ) -> DatabaseUnavailableError:
-        reason = self._connection_string.redact(describe(error))
-        return kind(f"The service {what}: {reason} {advice_on(error)}".rstrip())
+        reason = self._settings.connection_string.redact(describe(error))
+        advice = advice_on(error, self._settings.advice)
+        return kind(f"The service {what}: {reason} {advice}".rstrip())

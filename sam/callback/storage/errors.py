@@ -10,6 +10,7 @@ Sources: ODBC, appendix A, "ODBC Error Codes"; PostgreSQL, appendix A, "Error Co
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
@@ -186,48 +187,76 @@ _LOGIN_REFUSED = re.compile(
     re.IGNORECASE,
 )
 
-CHECK_THE_SERVER: Final = (
-    "Check SQL_SAM_SERVER, that the server runs, and that a firewall lets this host through."
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """What an operator can do about errors of one database, in the words of its settings.
+
+    Attributes:
+        server: Where it does not answer.
+        login: Where it refuses the login.
+        certificate: Where its certificate is not trusted.
+        database: Where the server has no such database.
+        table: Where the database has no such table.
+        columns: Where the table has no such column.
+        grant: Where a permission is missing.
+    """
+
+    server: str
+    login: str
+    certificate: str
+    database: str
+    table: str
+    columns: str
+    grant: str
+
+
+SAM_ADVICE: Final = Advice(
+    server="Check SQL_SAM_SERVER, that the server runs, and that a firewall lets this host "
+    "through.",
+    login="Check SQL_SAM_USER and SQL_SAM_PASSWORD.",
+    certificate="Install the authority that signed the server's certificate here; on a machine for "
+    "tests, SQL_SAM_TRUST_SERVER_CERTIFICATE=yes.",
+    database="Check SQL_SAM_DATABASE, and that the login may use it.",
+    table="Check SQL_SAM_TABLE.",
+    columns="Check the SQL_SAM_..._COLUMN variables.",
+    grant="Grant the login SELECT and UPDATE on the table.",
 )
-_CHECK_THE_LOGIN: Final = "Check SQL_SAM_USER and SQL_SAM_PASSWORD."
-_CHECK_THE_TABLE: Final = "Check SQL_SAM_TABLE."
-_CHECK_THE_COLUMNS: Final = "Check the SQL_SAM_..._COLUMN variables."
-_GRANT: Final = "Grant the login SELECT and UPDATE on the table."
-_ADVICE_BY_TEXT: Final = {
-    "authentication failed": _CHECK_THE_LOGIN,
-    "permitted to log in": _CHECK_THE_LOGIN,
-    "certificate verify failed": "Install the authority that signed the server's certificate here; "
-    "on a machine for tests, SQL_SAM_TRUST_SERVER_CERTIFICATE=yes.",
-    "no such table": _CHECK_THE_TABLE,
-    "no such column": _CHECK_THE_COLUMNS,
-    "database is locked": "Another process holds a write lock on the file.",
-}
-_ADVICE_BY_NUMBER: Final = {
-    4060: "Check SQL_SAM_DATABASE, and that the login may use it.",
-    18456: _CHECK_THE_LOGIN,
-    208: _CHECK_THE_TABLE,
-    207: _CHECK_THE_COLUMNS,
-    229: _GRANT,
-    230: _GRANT,
-}
-_ADVICE_BY_SQLSTATE: Final = {
-    "28": _CHECK_THE_LOGIN,
-    "42501": _GRANT,
-    "42P01": _CHECK_THE_TABLE,
-    "42S02": _CHECK_THE_TABLE,
-    "42703": _CHECK_THE_COLUMNS,
-    "42S22": _CHECK_THE_COLUMNS,
-    "08": CHECK_THE_SERVER,
-    "HYT": CHECK_THE_SERVER,
-}
+_LOCKED: Final = "Another process holds a write lock on the file."
 
 
-def advice_on(error: pyodbc.Error) -> str:
+def advice_on(error: pyodbc.Error, advice: Advice = SAM_ADVICE) -> str:
     """Say what an operator can do about a `DATABASE` error; '' where nothing is known."""
+    by_text = {
+        "authentication failed": advice.login,
+        "permitted to log in": advice.login,
+        "certificate verify failed": advice.certificate,
+        "no such table": advice.table,
+        "no such column": advice.columns,
+        "database is locked": _LOCKED,
+    }
+    by_number = {
+        4060: advice.database,
+        18456: advice.login,
+        208: advice.table,
+        207: advice.columns,
+        229: advice.grant,
+        230: advice.grant,
+    }
+    by_sqlstate = {
+        "28": advice.login,
+        "42501": advice.grant,
+        "42P01": advice.table,
+        "42S02": advice.table,
+        "42703": advice.columns,
+        "42S22": advice.columns,
+        "08": advice.server,
+        "HYT": advice.server,
+    }
     message, sqlstate = str(error.args[-1]), sqlstate_of(error)
     found = [
-        *(advice for text, advice in _ADVICE_BY_TEXT.items() if text in message),
-        *map(_ADVICE_BY_NUMBER.get, native_numbers_of(error)),
-        *(_ADVICE_BY_SQLSTATE.get(sqlstate[:length]) for length in (5, 3, 2)),
+        *(advised for text, advised in by_text.items() if text in message),
+        *map(by_number.get, native_numbers_of(error)),
+        *(by_sqlstate.get(sqlstate[:length]) for length in (5, 3, 2)),
     ]
     return next(filter(None, found), "")

@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import Final, Self
 
 _ASCII_CASE: Final = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
@@ -57,6 +58,7 @@ class KeyRule:
         return ",".join(field.name for field in fields(self) if getattr(self, field.name))
 
     @classmethod
+    @cache
     def named(cls, name: str) -> Self:
         """Return the rule of a name.
 

@@ -11,20 +11,12 @@ from typing import Final
 from sam.callback.storage.connection import AbandonedError, DatabaseConnection
 from sam.callback.storage.odbc.dialects import POSTGRESQL, SQL_SERVER
 
-SILENT_MS: Final = 3_000
-"""How long PostgreSQL waits for an instance that holds the lock and says nothing."""
-
 PATIENCE_SECONDS: Final = 4.0
 """How long one is refused before it goes on without the lock.
 
-SQL Server does not end a transaction whose client is silent. The lock keeps instances from doing
-the same work; what keeps an old status from being committed are the locks of the rows, and that
-each entry is looked at once more while they are held."""
-
-_POSTGRESQL: Final = (
-    f"SELECT set_config('idle_in_transaction_session_timeout', '{SILENT_MS}', true),"
-    " pg_try_advisory_xact_lock(CAST(? AS bigint))"
-)
+PostgreSQL ends a transaction whose client is silent before that; SQL Server does not. The lock
+keeps instances from doing the same work. What keeps an old status from being committed are the
+locks of the rows, and that each entry is looked at once more while they are held."""
 
 
 class ReplayLockedError(Exception):
@@ -73,8 +65,8 @@ class ReplayLock:
 
     def _take(self, connection: DatabaseConnection) -> bool:
         if connection.dialect is POSTGRESQL:
-            row = connection.cursor.execute(_POSTGRESQL, str(self._number)).fetchone()
-            return bool(int(row[1]))
+            text = "SELECT CAST(pg_try_advisory_xact_lock(CAST(? AS bigint)) AS integer)"
+            return bool(connection.cursor.execute(text, str(self._number)).fetchval())
         if connection.dialect is SQL_SERVER:
             cursor = connection.cursor.execute(
                 # What reads a table begins a transaction; to execute a procedure does not.

@@ -22,14 +22,13 @@ from pathlib import Path
 from sam.callback.inbox.backoff import RETRY
 from sam.callback.inbox.sqlite.file import SpoolFile
 from sam.callback.inbox.store import Entry, Kind
-from tests.benchmarks.databases import DatabaseName, Target, sqlite_target
+from tests.benchmarks.databases import DatabaseName, Target, nowhere, sqlite_target
 from tests.benchmarks.measure import measure, warm_up
 from tests.benchmarks.results import Cell
 from tests.benchmarks.run import Run, bodies_for, environment_for
 from tests.benchmarks.server import Server, running
 from tests.benchmarks.subject import Subject
 from tests.benchmarks.turns import Contender, rounds_of, take_turns
-from tests.support.databases import free_port
 
 PART = "spool"
 CONNECTIONS = 64
@@ -154,15 +153,8 @@ def _measure(run: Run, target: Target, state: _State) -> None:
 
 def _running(target: Target, state: _State) -> AbstractContextManager[Server]:
     environment = environment_for(
-        target if state.is_database_up else _nowhere(),
+        target if state.is_database_up else nowhere(),
         CALLBACK_SPOOL_PATH=str(state.spool),
         CALLBACK_SPOOL_MAX_BYTES=str(MAX_BYTES),
     )
     return running(Subject.SERVICE, environment)
-
-
-def _nowhere() -> Target:
-    """A server that does not exist: each connection is refused."""
-    return Target(
-        f"DRIVER={{PostgreSQL Unicode}};Server=127.0.0.1;Port={free_port()};Database=sam;", []
-    )

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from tests.benchmarks.databases import TITLES, DatabaseName
-from tests.benchmarks.parts import outage, rows, spool
+from tests.benchmarks.parts import outage, rows, shared_inbox, spool
 from tests.benchmarks.report import text
 from tests.benchmarks.results import Figures, Results
 from tests.benchmarks.subject import DESCRIPTIONS, Subject
@@ -95,6 +95,16 @@ def circumstances(results: Results) -> Iterator[Table]:
                 (spool.PART, DatabaseName.SQLITE, spool.CONNECTIONS, name)
                 for name in (*spool.STATES, spool.CATCHING_UP)
             ],
+        ),
+        *(
+            (
+                f"With a shared inbox (PostgreSQL, connections: {connections})",
+                [
+                    (shared_inbox.PART, DatabaseName.POSTGRESQL, connections, name)
+                    for name in shared_inbox.STATES
+                ],
+            )
+            for connections in (*shared_inbox.CONNECTIONS, shared_inbox.OUTAGE_CONNECTIONS)
         ),
     ]
     for title, cells in wanted:

@@ -5,27 +5,20 @@ import math
 import time
 from collections.abc import Callable, Collection, Iterable
 from typing import Final, TypeVar
-from weakref import WeakSet
 
 from sam.callback.inbox.backoff import Backoff
 from sam.callback.inbox.sequence import Sequence
-from sam.callback.inbox.sql.schema import script
-from sam.callback.inbox.sql.statements import NEW, TRIED, InboxStatements, SchemaError
+from sam.callback.inbox.sql.database import connection_settings
+from sam.callback.inbox.sql.statements import NEW, TRIED, SchemaError
 from sam.callback.inbox.sql.table import InboxTable
 from sam.callback.inbox.store import Due, Entry, Kind, StoreUnavailableError, Total
 from sam.callback.logs import get_logger
 from sam.callback.model import Callback
-from sam.callback.settings import Settings, SpoolSettings
+from sam.callback.settings import SpoolSettings
 from sam.callback.storage.connection import AbandonedError, DatabaseConnection
 from sam.callback.storage.connector import DatabaseConnector, PoolStats
-from sam.callback.storage.errors import (
-    DatabaseUnavailableError,
-    NoConnectionError,
-    TransientError,
-)
+from sam.callback.storage.errors import DatabaseUnavailableError, NoConnectionError, TransientError
 from sam.callback.storage.key_rule import KeyRule
-from sam.callback.storage.odbc.connection_string import ConnectionStringError
-from sam.callback.storage.odbc.dialects import POSTGRESQL, Dialect
 from sam.callback.tasks import Supervisor
 
 PROBE: Final = Backoff(first=0.1, longest=1.0)
@@ -43,23 +36,8 @@ TIDY_SECONDS: Final = 60.0
 LONG_SECONDS: Final = 60.0
 """What reading or changing all of the table may take."""
 
-CONNECT_SECONDS: Final = 2.0
-"""What connecting to one host may take: after a failover, the first of several may be silent."""
-
 _RETRY_SECONDS: Final = 0.02
 _GRACE_SECONDS: Final = 1.0  # for an event loop that is busy
-_ADVICE: Final = {
-    "Check SQL_SAM_SERVER, that the server runs": "Check CALLBACK_INBOX_CONNECTION_STRING, that "
-    "the server runs",
-    "Check SQL_SAM_USER and SQL_SAM_PASSWORD.": "Check CALLBACK_INBOX_CONNECTION_STRING.",
-    "Check SQL_SAM_DATABASE,": "Check CALLBACK_INBOX_CONNECTION_STRING,",
-    "Check SQL_SAM_TABLE.": "Run `python -m sam.callback inbox init`, or check "
-    "CALLBACK_INBOX_TABLE.",
-    "Check the SQL_SAM_..._COLUMN variables.": "CALLBACK_INBOX_TABLE names another table.",
-    "Grant the login SELECT and UPDATE on the table.": "Grant the login SELECT, INSERT, UPDATE and "
-    "DELETE on the table, and SELECT and UPDATE on that of its version.",
-}
-"""What is said of SAM's database, in the words of this one."""
 
 _log = get_logger(__name__)
 
@@ -87,7 +65,7 @@ class SharedStore:
 
     Raises:
         DriverNotFoundError: If the ODBC driver does not exist.
-        ConnectionStringError: If the connection string is none.
+        SettingsError: If the connection string is none.
     """
 
     def __init__(
@@ -108,9 +86,9 @@ class SharedStore:
         self._sequence = sequence
         self._table_name = settings.callback_inbox_table
         self._timeout = settings.callback_inbox_timeout
-        self._connector = _connector(settings, supervisor, size)
-        self._statements: dict[Dialect, InboxStatements] = {}
-        self._set_up: WeakSet[DatabaseConnection] = WeakSet()
+        self._connector = DatabaseConnector(
+            connection_settings(settings, size), supervisor=supervisor
+        )
         self._was_available = False
         self._failures = 0
         self._probe_at = 0.0
@@ -189,16 +167,15 @@ class SharedStore:
 
     async def settle(
         self,
-        done: Iterable[Entry] = (),
-        moved: Iterable[tuple[Entry, Kind, str]] = (),
-        put_off: Iterable[tuple[Entry, int]] = (),
+        done: Collection[Entry] = (),
+        moved: Collection[tuple[Entry, Kind, str]] = (),
+        put_off: Collection[tuple[Entry, int]] = (),
     ) -> list[Entry]:
         """Change entries by their keys and numbers; there is room for every kind.
 
         Raises:
             StoreUnavailableError: If it may not have been done.
         """
-        done, moved, put_off = list(done), list(moved), list(put_off)
         await self.use(lambda table: table.settle(done, moved, put_off))
         return []
 
@@ -212,22 +189,12 @@ class SharedStore:
         Raises:
             StoreUnavailableError: If it cannot be read, or not soon enough.
         """
+        return set(await self._numbers(deployment_ids, self._timeout * LOOK_UP_SHARE))
+
+    async def _numbers(self, deployment_ids: Collection[str], timeout: float) -> dict[str, int]:
         key_of = self._key_of
         keys = {deployment_id: key_of(deployment_id) for deployment_id in deployment_ids}
-        found = await self.use(
-            lambda table: table.look_up(set(keys.values())), self._timeout * LOOK_UP_SHARE
-        )
-        return {deployment_id for deployment_id, key in keys.items() if key in found}
-
-    async def numbers(self, deployment_ids: Collection[str]) -> dict[str, int]:
-        """Return the numbers of the entries that the deployments' ids have.
-
-        Raises:
-            StoreUnavailableError: If it cannot be read.
-        """
-        key_of = self._key_of
-        keys = {deployment_id: key_of(deployment_id) for deployment_id in deployment_ids}
-        found = await self.use(lambda table: table.look_up(set(keys.values())))
+        found = await self.use(lambda table: table.look_up(set(keys.values())), timeout)
         return {each: found[key] for each, key in keys.items() if key in found}
 
     def stale(self, callbacks: Iterable[Callback]) -> set[int]:
@@ -239,7 +206,7 @@ class SharedStore:
         wanted = {each.deployment_id: each.number for each in callbacks}
         if self._loop is None:
             raise AbandonedError("The shared inbox is not open.")
-        call = asyncio.run_coroutine_threadsafe(self.numbers(wanted), self._loop)
+        call = asyncio.run_coroutine_threadsafe(self._numbers(wanted, self._timeout), self._loop)
         try:
             found = call.result(self._timeout + _GRACE_SECONDS)
         except (StoreUnavailableError, TimeoutError) as error:
@@ -254,9 +221,7 @@ class SharedStore:
         """
         self._turn += 1
         lines = (TRIED, NEW) if self._turn % 2 else (NEW, TRIED)
-        return await self.use(
-            lambda table: _due(table, limit, lines if retries else (NEW,)),
-        )
+        return await self.use(lambda table: table.due(limit, lines if retries else (NEW,)))
 
     async def page(self, kinds: Collection[Kind], *, after: int, limit: int) -> list[Entry]:
         """Return entries of these kinds with numbers above `after`, the lowest first.
@@ -316,11 +281,7 @@ class SharedStore:
         deadline = time.monotonic() + timeout
 
         def on_thread(connection: DatabaseConnection) -> T:
-            table = InboxTable(connection, self._statements_for(connection.dialect))
-            if connection not in self._set_up:
-                table.set_up()
-                self._set_up.add(connection)
-            return work(table)
+            return work(InboxTable(connection, self._table_name))
 
         while True:
             try:
@@ -332,13 +293,8 @@ class SharedStore:
             except (DatabaseUnavailableError, SchemaError) as error:
                 raise self._failed(error) from None
 
-    def _statements_for(self, dialect: Dialect) -> InboxStatements:
-        if dialect not in self._statements:
-            self._statements[dialect] = InboxStatements(self._table_name, dialect)
-        return self._statements[dialect]
-
     def _failed(self, error: Exception) -> StoreUnavailableError:
-        reason = _in_own_words(str(error))
+        reason = str(error)
         # That all connections are busy says nothing of the server.
         if not isinstance(error, NoConnectionError) or not self.is_writable:
             self._failures += 1
@@ -352,63 +308,3 @@ class SharedStore:
             self.is_writable, self.reason = False, reason
             self._lost.set()
         return StoreUnavailableError(f"The shared inbox: {reason}")
-
-
-def _due(table: InboxTable, limit: int, lines: tuple[int, ...]) -> Due:
-    entries = table.due(limit, lines)
-    return Due(entries, None if entries else table.seconds_to_next())
-
-
-def _connector(
-    settings: SpoolSettings, supervisor: Supervisor | None, size: int
-) -> DatabaseConnector:
-    """Return the connector, by what it is told of SAM's database otherwise."""
-    as_sams = Settings.model_construct(  # type: ignore[call-arg]  # what is left out is not used
-        sql_sam_connection_string=settings.callback_inbox_connection_string,
-        sql_sam_pool_max=size,
-        sql_sam_login_timeout=CONNECT_SECONDS,
-        sql_sam_table=settings.callback_inbox_table,
-        sql_sam_deployment_column="entry_key",
-        callback_db_timeout=settings.callback_inbox_timeout,
-    )
-    try:
-        return DatabaseConnector(as_sams, supervisor=supervisor, is_for_writing=False)
-    except ConnectionStringError as error:
-        text = str(error).replace("SQL_SAM_", "CALLBACK_INBOX_")
-        raise ConnectionStringError(text) from None
-
-
-async def make_table(settings: SpoolSettings) -> str:
-    """Make the inbox's table, where it is not there yet; return the database's product.
-
-    Raises:
-        DatabaseUnavailableError: If that cannot be done.
-        SchemaError: If the inbox does not know the product.
-        DriverNotFoundError: If the ODBC driver does not exist.
-        SettingsError: If the connection string is none.
-    """
-
-    def work(connection: DatabaseConnection) -> str:
-        InboxStatements(settings.callback_inbox_table, connection.dialect)
-        name = "postgresql" if connection.dialect is POSTGRESQL else "sqlserver"
-        cursor = connection.cursor
-        cursor.execute(script(name, settings.callback_inbox_table, connection.dialect.quote))
-        while cursor.nextset():
-            pass
-        connection.commit()
-        return f"{connection.identity.database} {connection.identity.database_version}"
-
-    connector = _connector(settings, None, 1)
-    await connector.open()
-    try:
-        return await connector.run(work, timeout=LONG_SECONDS)
-    except DatabaseUnavailableError as error:
-        raise type(error)(_in_own_words(str(error))) from None
-    finally:
-        await connector.close()
-
-
-def _in_own_words(reason: str) -> str:
-    for of_sam, own in _ADVICE.items():
-        reason = reason.replace(of_sam, own)
-    return reason

@@ -6,6 +6,7 @@ products read it as rows (PostgreSQL's ``json_to_recordset``, SQL Server's ``OPE
 
 # ruff: noqa: S608 - names are quoted, all else is bound
 
+from functools import cache
 from typing import Final
 
 from sam.callback.inbox.sql.schema import version_table
@@ -59,11 +60,20 @@ class SchemaError(Exception):
     """The table cannot be used. The message says what to do."""
 
 
+def require_dialect(dialect: Dialect) -> None:
+    """Refuse a database that the inbox does not know.
+
+    Raises:
+        SchemaError: If it is one.
+    """
+    if dialect not in {POSTGRESQL, SQL_SERVER}:
+        raise SchemaError("The shared inbox is a table of PostgreSQL, SQL Server or Azure SQL.")
+
+
 class InboxStatements:
     """The statements in one dialect.
 
     Attributes:
-        session_setup: What each new connection executes; '' for nothing.
         version: Reads the schema's version and the name of the key rule.
         replication: Reads what the catalogue tells of replication.
         touch: Writes what changes nothing: whether the database takes writes shows.
@@ -87,8 +97,7 @@ class InboxStatements:
     """
 
     def __init__(self, table: str, dialect: Dialect) -> None:
-        if dialect not in {POSTGRESQL, SQL_SERVER}:
-            raise SchemaError("The shared inbox is a table of PostgreSQL, SQL Server or Azure SQL.")
+        require_dialect(dialect)
         self.is_postgresql = dialect is POSTGRESQL
         self._table = dialect.quote(table)
         self._pages: dict[tuple[str, int], str] = {}
@@ -96,10 +105,6 @@ class InboxStatements:
 
     def _set_texts(self, version: str) -> None:
         table, rows, now = self._table, self._rows, self._now
-        self.session_setup = ""
-        if self.is_postgresql:
-            # A plan is kept that was made when the table was empty, and it may fill in a minute.
-            self.session_setup = "SET enable_seqscan = off"
         self.version = f"SELECT version, key_rule FROM {version}"
         self.replication = (
             "SELECT current_setting('synchronous_commit'),"
@@ -269,6 +274,16 @@ class InboxStatements:
             f" WHEN NOT MATCHED THEN INSERT ({_VALUES})"
             f" VALUES ({', '.join(f'v.{name}' for name in columns)});"
         )
+
+
+@cache
+def inbox_statements(table: str, dialect: Dialect) -> InboxStatements:
+    """Return the statements of a table, the same ones each time: pyodbc prepares a text once.
+
+    Raises:
+        SchemaError: If the inbox does not know this dialect.
+    """
+    return InboxStatements(table, dialect)
 
 
 def _of(alias: str) -> str:

@@ -15,10 +15,10 @@ from sam.callback.inbox.sql.statements import (
     FOR_OPERATOR,
     NEW,
     TRIED,
-    InboxStatements,
     SchemaError,
+    inbox_statements,
 )
-from sam.callback.inbox.store import LIVE, Entry, Kind, Total
+from sam.callback.inbox.store import LIVE, Due, Entry, Kind, Total
 from sam.callback.storage.connection import DatabaseConnection
 
 MAX_KEY_LENGTH: Final = 300
@@ -61,18 +61,15 @@ class InboxTable:
 
     Args:
         connection: The connection.
-        statements: In its dialect.
+        name: The table's.
+
+    Raises:
+        SchemaError: If the inbox does not know the database's dialect.
     """
 
-    def __init__(self, connection: DatabaseConnection, statements: InboxStatements) -> None:
+    def __init__(self, connection: DatabaseConnection, name: str) -> None:
         self._connection = connection
-        self._statements = statements
-
-    def set_up(self) -> None:
-        """Prepare a new connection."""
-        if self._statements.session_setup:
-            self._connection.cursor.execute(self._statements.session_setup)
-            self._connection.commit()
+        self._statements = inbox_statements(name, connection.dialect)
 
     def key_rule(self) -> str:
         """Return the name of the key rule.
@@ -177,17 +174,15 @@ class InboxTable:
         self._execute(self._statements.delete, rows)
         self._connection.commit()
 
-    def due(self, limit: int, lines: tuple[int, ...]) -> list[Entry]:
+    def due(self, limit: int, lines: tuple[int, ...]) -> Due:
         """Return what is due in these lines, the first one first."""
         parameters = [value for line in lines for value in (line, limit)]
         text = self._statements.due(len(lines))
         rows = self._connection.cursor.execute(text, *parameters, lines[0], limit).fetchall()
-        return list(map(_entry, rows))
-
-    def seconds_to_next(self) -> float | None:
-        """Return in how many seconds a live entry is due; None if none waits."""
+        if rows:
+            return Due(list(map(_entry, rows)), None)
         [ms] = self._connection.cursor.execute(self._statements.next_due).fetchone()
-        return None if ms is None else max(0, int(ms)) / 1000
+        return Due([], None if ms is None else max(0, int(ms)) / 1000)
 
     def page(self, kinds: Collection[Kind], *, after: int, limit: int) -> list[Entry]:
         """Return entries of these kinds with numbers above `after`, the lowest first."""

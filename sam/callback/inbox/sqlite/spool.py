@@ -155,16 +155,15 @@ class Spool:
 
     async def settle(
         self,
-        done: Iterable[Entry] = (),
-        moved: Iterable[tuple[Entry, Kind, str]] = (),
-        put_off: Iterable[tuple[Entry, int]] = (),
+        done: Collection[Entry] = (),
+        moved: Collection[tuple[Entry, Kind, str]] = (),
+        put_off: Collection[tuple[Entry, int]] = (),
     ) -> list[Entry]:
         """Delete, move and put off entries; as `Store.settle`.
 
         Raises:
             SpoolUnavailableError: If it may not have been done.
         """
-        moved = list(moved)
         not_moved = await self._use(lambda file: file.settle(done, moved, put_off))
         self._warn_if_full(kind for entry, kind, _ in moved if entry in not_moved)
         return not_moved

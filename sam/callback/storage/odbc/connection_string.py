@@ -72,8 +72,7 @@ def connection_string(settings: Settings) -> ConnectionString:
     """
     if settings.sql_sam_connection_string is not None:
         text = settings.sql_sam_connection_string.get_secret_value()
-        pairs = parse(text)
-        return ConnectionString(text, _driver_in(pairs), frozenset(_secrets_in(pairs)))
+        return read_connection_string(text, "SQL_SAM_CONNECTION_STRING")
     driver = find_driver(settings.sql_sam_driver)
     password = settings.sql_sam_password.get_secret_value() if settings.sql_sam_password else ""
     keywords = {
@@ -89,6 +88,21 @@ def connection_string(settings: Settings) -> ConnectionString:
     }
     text = "".join(f"{name}={escape(value)};" for name, value in keywords.items() if value)
     return ConnectionString(text, driver, frozenset({password}))
+
+
+def read_connection_string(text: str, variable: str) -> ConnectionString:
+    """Take a connection string as it is.
+
+    Args:
+        text: The string.
+        variable: The variable that it comes from.
+
+    Raises:
+        DriverNotFoundError: If the driver it names is not on this machine.
+        ConnectionStringError: If it cannot be read.
+    """
+    pairs = _parse(text, variable)
+    return ConnectionString(text, _driver_in(pairs, variable), frozenset(_secrets_in(pairs)))
 
 
 def _server_address(text: str) -> str:
@@ -120,7 +134,7 @@ def escape(value: str) -> str:
     return "{" + value.replace("}", "}}") + "}"
 
 
-def parse(text: str) -> list[tuple[str, str]]:
+def _parse(text: str, variable: str) -> list[tuple[str, str]]:
     """Read a connection string: its keywords in small letters, and their values, in order.
 
     Raises:
@@ -132,7 +146,7 @@ def parse(text: str) -> list[tuple[str, str]]:
         pair = _PAIR.match(text, position)
         if pair is None:
             raise ConnectionStringError(
-                f"SQL_SAM_CONNECTION_STRING is wrong: its part {len(pairs) + 1} is no "
+                f"{variable} is wrong: its part {len(pairs) + 1} is no "
                 "keyword=value. Parts end with ';'. A value that holds one stands in braces, "
                 "as in PWD={a;b}."
             )
@@ -159,8 +173,8 @@ def _secrets_in(pairs: Sequence[tuple[str, str]]) -> Iterator[str]:
             yield keyword
 
 
-def _driver_in(pairs: Sequence[tuple[str, str]]) -> Driver:
+def _driver_in(pairs: Sequence[tuple[str, str]], variable: str) -> Driver:
     for keyword, value in pairs:
         if keyword == "driver":
-            return named_driver(value, "SQL_SAM_CONNECTION_STRING", may_be_secret=True)
-    return Driver("", "left to the DSN in SQL_SAM_CONNECTION_STRING")
+            return named_driver(value, variable, may_be_secret=True)
+    return Driver("", f"left to the DSN in {variable}")

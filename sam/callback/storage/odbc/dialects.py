@@ -270,6 +270,15 @@ class _SqlServer(Dialect):
 
 
 class _PostgreSql(Dialect):
+    # A client that was stopped or cut off in a transaction holds rows that others wait for, and the
+    # lock of the replay, until TCP notices, after two hours by default: it has 3 s (in ms) to go
+    # on. Releases before 9.6, and products derived from them, have no such setting.
+    session_setup: tuple[str, ...] = (
+        (
+            "SELECT set_config(name, '3000', false) FROM pg_settings "
+            "WHERE name = 'idle_in_transaction_session_timeout'"
+        ),
+    )
     lock_timeout = "SET lock_timeout = {ms}"
     supports_multi_statement = True
     # psqlODBC tells 255 of a varchar without a bound; this is the type as SQL writes it.
