@@ -100,7 +100,7 @@ smoke:  ## one callback through the running stack, then its row read back
 
 .PHONY: down
 down:  ## end the stack, and delete its data
-	$(COMPOSE) --profile observability down --volumes
+	$(COMPOSE) --profile observability --profile replicated down --volumes
 
 .PHONY: lint
 lint: .setup-test  ## style, types, import rules, spelling, scripts, workflows

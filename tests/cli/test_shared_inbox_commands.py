@@ -104,6 +104,11 @@ def test_drain_moves_a_spool_into_it(
     service.wait_for_event("inbox_available")
     assert service.post(body("d-1", "NEW")).json()["outcome"] == "queued"
 
+    away = {**environment, "CALLBACK_INBOX_CONNECTION_STRING": UNREACHABLE}
+    ended = run_to_its_end(tmp_path, away, "spool", "drain", "--path", str(lost))
+    assert ended.returncode == 1
+    assert "CALLBACK_INBOX_CONNECTION_STRING" in ended.stderr
+
     ended = run_to_its_end(tmp_path, environment, "spool", "drain", "--path", str(lost))
     assert (ended.returncode, ended.stderr) == (0, "")
     assert ended.stdout == "2 moved into the shared inbox, sam_callback_inbox.\n"
@@ -112,11 +117,6 @@ def test_drain_moves_a_spool_into_it(
     assert len(ended.stdout.splitlines()) == 1
     postgres_database.rename("away", "robots")
     eventually(lambda: postgres_database.statuses() == {"d-1": "NEW"})
-
-    away = {**environment, "CALLBACK_INBOX_CONNECTION_STRING": UNREACHABLE}
-    ended = run_to_its_end(tmp_path, away, "spool", "drain", "--path", str(lost))
-    assert ended.returncode == 1
-    assert "CALLBACK_INBOX_CONNECTION_STRING" in ended.stderr
 
 
 def test_check_covers_it(tmp_path: Path, environment: dict[str, str]) -> None:

@@ -2,14 +2,18 @@
 
 import itertools
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
+from sam.callback.inbox.sql.schema import DEFAULT_TABLE, script
+from sam.callback.storage.odbc.dialects import POSTGRESQL
 from tests.support.callbacks import body
 from tests.support.conditions import LIMIT_SECONDS, eventually
-from tests.support.databases import SqliteDatabase
+from tests.support.databases import PostgresDatabase, SqliteDatabase
 from tests.support.prometheus import (
     ROOT,
     as_rules,
@@ -23,6 +27,20 @@ from tests.support.service import Service
 DASHBOARD = json.loads((ROOT / "docs/grafana/sam-callback.json").read_text(encoding="utf-8"))
 PROVISIONING = ROOT / "docs/grafana/provisioning"
 COLUMNS = 24
+
+
+@pytest.fixture
+def service(
+    start_service: Callable[..., Service],
+    sqlite_database: SqliteDatabase,
+    postgres_database: PostgresDatabase,
+) -> Service:
+    """A service with a shared inbox, which has panels of its own."""
+    postgres_database.execute(script("postgresql", DEFAULT_TABLE, POSTGRESQL.quote))
+    return start_service(
+        SQL_SAM_CONNECTION_STRING=sqlite_database.connection_string,
+        CALLBACK_INBOX_CONNECTION_STRING=postgres_database.connection_string,
+    )
 
 
 def load(path: Path) -> Any:  # noqa: ANN401 - whatever is there
