@@ -29,7 +29,7 @@ class LogThrottle:
         """Count one line, and return whether to write it."""
         with self._lock:
             self._counts[event, reason] += 1
-            # A thread that is started while the interpreter ends never runs, and would be waited for.
+            # A thread that starts while the interpreter ends never runs, and is waited for.
             if self._timer is None and not sys.is_finalizing():
                 self._timer = threading.Timer(INTERVAL_SECONDS, self.sum_up)
                 self._timer.daemon = True
