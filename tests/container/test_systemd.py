@@ -164,6 +164,19 @@ def test_it_is_started_again_after_sigkill_with_what_it_had_taken(machine: Machi
     assert "too-early" in machine.run("runuser", "-u", "sam-callback", "--", *listing.split())
 
 
+def test_code_and_settings_in_its_folder_are_neither_run_nor_read(machine: Machine) -> None:
+    planted = "; ".join(
+        f"echo 'raise SystemExit(1)' > {name}"
+        for name in ("orjson.py", "sitecustomize.py", "usercustomize.py", "sam/__init__.py")
+    )
+    script = f"cd /var/lib/sam-callback; mkdir sam; {planted}; echo CALLBACK_PORT=x > .env"
+    machine.run("runuser", "-u", "sam-callback", "--", "sh", "-euc", script)
+    machine.run("systemctl", "restart", "sam-callback")
+    eventually(machine.answers, START_SECONDS)
+    assert machine.post("too-early-too") == "unmatched"
+    assert machine.of_the_unit("NRestarts") == "0"
+
+
 def test_it_may_do_nothing_that_it_need_not(machine: Machine) -> None:
     process = f"/proc/{machine.of_the_unit('MainPID')}"
     status = dict(re.findall(r"(?m)^(\w+):\s*(.*)$", machine.run("cat", f"{process}/status")))
