@@ -1,5 +1,6 @@
 """Rate limit for log lines that senders can cause: the first are written, the rest counted."""
 
+import sys
 import threading
 from collections import Counter
 from typing import Final
@@ -28,7 +29,8 @@ class LogThrottle:
         """Count one line, and return whether to write it."""
         with self._lock:
             self._counts[event, reason] += 1
-            if self._timer is None:
+            # A thread that starts while the interpreter ends never runs, and is waited for.
+            if self._timer is None and not sys.is_finalizing():
                 self._timer = threading.Timer(INTERVAL_SECONDS, self.sum_up)
                 self._timer.daemon = True
                 self._timer.start()

@@ -25,6 +25,7 @@ pytestmark = pytest.mark.server
 
 RUN_ELSEWHERE: Final = {
     "docs/how-to/point-a360-at-it.md": "tests/docs/test_point_a360_at_it.py",
+    "docs/how-to/trial.md": "tests/docs/test_trial.py",
     "README.md": "tests/docs/test_tutorial.py",
     "docs/logs.md": "tests/docs/test_log_reference.py",
     "docs/tutorial.md": "tests/docs/test_tutorial.py",
@@ -160,4 +161,4 @@ while 'outcome\\":\\"queued' not in open('{LOG}').read(): time.sleep(0.02)""",
         summary, _ = rehearsal.communicate(timeout=LIMIT_SECONDS)
         assert "updated" in summary
         assert "queued" in summary
-        eventually(lambda: "0 queued" in reader.types("uv run sam-callback spool list"))
+        eventually(lambda: "0 queued" in reader.types(".venv/bin/sam-callback spool list"))

@@ -142,7 +142,7 @@ def moment(value: str | datetime | None) -> datetime | None:
 
 def documented_settings() -> dict[str, str]:
     [settings] = [code for _, code in markdown.blocks(PAGE) if "SQL_SAM_TABLE=" in code]
-    return dict(re.findall(r"(?m)^(\w+)=(\S+)", settings))
+    return dict(re.findall(r"(?m)^(\w+)=(.*)$", settings))
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ PAGES = [
     "README.md",
     "docs/deploy.md",
     "docs/how-to/point-a360-at-it.md",
+    "docs/how-to/trial.md",
     "docs/reference/settings.md",
     "docs/runbook.md",
 ]

@@ -182,6 +182,18 @@ def test_a_terminal_that_hangs_up_ends_it(sqlite_database: SqliteDatabase, tmp_p
 
 
 @pytest.mark.posix
+def test_a_log_that_nothing_reads_any_more_costs_no_exit_status(
+    sqlite_database: SqliteDatabase, tmp_path: Path
+) -> None:
+    with serving(sqlite_database, cwd=tmp_path, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert any(b'"listening"' in line for line in process.stdout)
+        process.stdout.close()
+        process.terminate()
+        assert process.wait(LIMIT_SECONDS) == 0
+
+
+@pytest.mark.posix
 def test_below_nohup_a_hangup_is_ignored(sqlite_database: SqliteDatabase, tmp_path: Path) -> None:
     with serving(
         sqlite_database,

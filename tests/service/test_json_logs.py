@@ -134,6 +134,8 @@ def test_other_loggers_are_lines() -> None:
             "thread_crash",
         ),
         ("class X:\n  def __del__(self): raise RuntimeError('boom')\nX()", "unraisable"),
+        # As the interpreter ends.
+        ("class X:\n  def __del__(self): raise RuntimeError('boom')\nkept = X()", "unraisable"),
     ],
 )
 def test_a_crash_is_one_line_with_its_traceback(crash: str, event: str) -> None:

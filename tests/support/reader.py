@@ -32,7 +32,7 @@ class Reader:
         self._variables = variables
 
     def types(self, command: str, answer: str = "") -> str:
-        """Run a command of a page as it is, but for `uv run` and the port; return what it says.
+        """Run a command of a page as it is, but for `.venv/bin` and the port; return what it says.
 
         Args:
             command: In a shell's language.
@@ -56,11 +56,11 @@ class Reader:
         """
         scripts = Path(sys.executable).parent
         process = subprocess.Popen(
-            ["sh", "-ec", command.replace(":8000/", f":{self._port}/").replace("uv run ", "")],  # noqa: S607 - as a reader's
+            ["sh", "-ec", command.replace(":8000/", f":{self._port}/").replace(".venv/bin/", "")],  # noqa: S607 - as a reader's
             cwd=self.directory,
             env=clean_environment(
                 CALLBACK_PORT=str(self._port),
-                PATH=f"{scripts}:{os.environ['PATH']}",
+                PATH=f"{scripts}:{os.environ['PATH']}:/usr/sbin",
                 **self._variables,
             ),
             stdin=subprocess.PIPE,

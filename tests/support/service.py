@@ -39,11 +39,14 @@ PATIENT_SETTINGS: Final = {name.lower(): value for name, value in PATIENT.items(
 
 
 def clean_environment(**variables: str) -> dict[str, str]:
-    """This environment without any setting of the service, and with `variables`."""
+    """This environment without any setting of the service, and with `variables`.
+
+    With Python's buffers, which few machines turn off: what is in them may not get written.
+    """
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("CALLBACK_", "SQL_SAM_"))
+        if not name.startswith(("CALLBACK_", "SQL_SAM_", "PYTHONUNBUFFERED"))
     }
     return {**kept, **variables}
 

@@ -8,7 +8,7 @@ import typer
 
 from sam.callback import logs
 from sam.callback.cli import embedded
-from sam.callback.cli.standard_streams import logged_native_output
+from sam.callback.cli.standard_streams import flush_output, logged_native_output
 from sam.callback.setting_sources import read_variables
 from sam.callback.setting_warnings import HOW_TO_MAKE_A_KEY, warnings_about, weakness_of
 from sam.callback.settings import Settings
@@ -80,5 +80,5 @@ def _end(_signal_number: int, _frame: object) -> NoReturn:
         # The interpreter gives up its handlers as it ends, but not this one: a signal more would
         # else kill it, and the exit status not be 0.
         signal.signal(signal_number, signal.SIG_IGN)
-    sys.stdout.flush()
+    flush_output()
     sys.exit(0)

@@ -1,4 +1,4 @@
-"""Standard streams: closed ones are opened, and output of C libraries is logged."""
+"""Standard streams: closed ones are opened, dead ones let go, output of C libraries is logged."""
 
 import faulthandler
 import os
@@ -33,6 +33,19 @@ def open_missing() -> None:
                 os.close(null)
             os.set_inheritable(descriptor, True)  # noqa: FBT003 - the standard library's
             setattr(sys, name, open(descriptor, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 - for good
+
+
+def flush_output() -> None:
+    """Flush standard output, or let go of it where it fails, as after a terminal's hangup.
+
+    The interpreter flushes again as it ends, and where that fails exits with status 120.
+    """
+    try:
+        sys.stdout.flush()
+    except OSError:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
 
 
 @contextmanager
