@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from sam.callback.log_throttle import LogThrottle
 from sam.callback.logs import get_logger
 from sam.callback.metrics import Metrics, RefusalReason
-from sam.callback.model import Outcome
+from sam.callback.model import Outcome, Recorded
 
 HEADER = "X-Request-ID"
 
@@ -37,6 +37,16 @@ def log_fields(scope: Scope) -> dict[str, Any]:
     """
     fields: dict[str, Any] = scope.setdefault(_FIELDS, {})
     return fields
+
+
+def log_recorded(line: dict[str, Any], recorded: Recorded) -> None:
+    """Make a request's log line that of a callback, with its outcome."""
+    line["event"] = "callback"
+    line["outcome"] = recorded.outcome
+    line["db_ms"] = round(recorded.seconds * 1000, 3)
+    line["batch_size"] = recorded.batch_size
+    if recorded.reason:
+        line["reason"] = recorded.reason
 
 
 class AccessLogMiddleware:

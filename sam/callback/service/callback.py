@@ -16,7 +16,7 @@ from sam.callback.inbox.inbox import Inbox
 from sam.callback.metrics import RefusalReason
 from sam.callback.model import Outcome
 from sam.callback.service import CALLBACK_PATH, access_log
-from sam.callback.service.access_log import log_fields
+from sam.callback.service.access_log import log_fields, log_recorded
 from sam.callback.service.api_key import SCHEME, UNAUTHORIZED_RESPONSE
 from sam.callback.service.body_budget import BodyBudget, BodyShare
 from sam.callback.service.callback_body import (
@@ -93,12 +93,7 @@ class CallbackReceiver:
             line["deployment_id"] = payload.deploymentId
             line["status"] = payload.status
             recorded = await self._inbox.record(payload.deploymentId, payload.status, body)
-        line["event"] = "callback"
-        line["outcome"] = recorded.outcome
-        line["db_ms"] = round(recorded.seconds * 1000, 3)
-        line["batch_size"] = recorded.batch_size
-        if recorded.reason:
-            line["reason"] = recorded.reason
+        log_recorded(line, recorded)
         return CallbackAnswer(
             outcome=recorded.outcome,
             deploymentId=payload.deploymentId,
