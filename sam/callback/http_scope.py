@@ -4,7 +4,7 @@ from typing import Final
 
 from sam.callback.metrics import RefusalReason
 
-AUTHENTICATE: Final = "sam.callback.authenticate"
+ON_AUTHENTICATED: Final = "sam.callback.on_authenticated"
 """To be called when the request has shown a valid key: its connection is then not evicted."""
 
 BODY: Final = "sam.callback.body"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from sam.callback.inbox.inbox import Inbox
-from sam.callback.inbox.recorder import NOT_ANSWERED, OLDER_IN_SPOOL, WAITED_TOO_LONG
+from sam.callback.inbox.recorder import NOT_ANSWERED, OLDER_WAITS, WAITED_TOO_LONG
 from sam.callback.model import Recorded
 from sam.callback.settings import Settings
 from tests.support import inboxes
@@ -70,7 +70,7 @@ async def test_a_callback_with_an_older_entry_does_not_wait_for_the_database(
         newer, other = send(inbox, "d-1", "NEW"), send(inbox, "d-2", "DONE")  # one batch
         recorded = await newer
         assert not other.done()
-        assert (recorded.outcome, recorded.reason) == ("queued", OLDER_IN_SPOOL)
+        assert (recorded.outcome, recorded.reason) == ("queued", OLDER_WAITS)
         assert (await other).outcome == "updated"
         await replay_all(inbox)
     assert postgres_database.statuses()["d-1"] == "NEW"
@@ -177,7 +177,7 @@ async def test_a_callback_that_waits_for_its_deployment_is_queued_when_its_time_
         assert (await first).outcome == "queued"
         recorded = await second
         assert recorded.outcome == "queued"
-        assert recorded.reason in {WAITED_TOO_LONG, "The database is down.", OLDER_IN_SPOOL}
+        assert recorded.reason in {WAITED_TOO_LONG, "The database is down.", OLDER_WAITS}
         make_commits_slow(postgres_database)
         async with asyncio.timeout(
             LIMIT_SECONDS

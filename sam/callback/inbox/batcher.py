@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 
 from sam.callback.inbox.batch_limit import BatchLimit
-from sam.callback.inbox.spool_writer import Spooling
+from sam.callback.inbox.store_writer import Storing
 from sam.callback.model import Callback, Recorded
 
 _FINISH_POLL_SECONDS = 0.01
@@ -25,9 +25,9 @@ class Group:
         deadline: When the first of them must have its answer; likewise.
         waiters: Futures of the result.
         batch_size: How many deployments are in its batch; 0 if it was in none.
-        spooling: Its entry in the spool, if it is there or on its way.
+        storing: Its entry in the store, if it is there or on its way.
         is_being_written: Whether its batch is with the database.
-        spool_unchecked: Whether the spool may have an older one, as it could not be read.
+        spool_unchecked: Whether the store may have an older one, as it could not be read.
     """
 
     key: str
@@ -36,7 +36,7 @@ class Group:
     deadline: float
     waiters: list["asyncio.Future[Recorded]"] = field(default_factory=list)
     batch_size: int = 0
-    spooling: Spooling | None = None
+    storing: Storing | None = None
     is_being_written: bool = False
     spool_unchecked: bool = False
 

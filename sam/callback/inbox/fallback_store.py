@@ -10,7 +10,7 @@ from sam.callback.inbox.in_flight import InFlight
 from sam.callback.inbox.sequence import Sequence
 from sam.callback.inbox.sql.shared_store import SharedStore
 from sam.callback.inbox.sqlite.spool import Spool
-from sam.callback.inbox.store import Entry, Kind, StoreUnavailableError
+from sam.callback.inbox.store import Entry, Kind, StoreUnavailableError, internal_error
 from sam.callback.logs import get_logger
 from sam.callback.settings import SpoolSettings
 from sam.callback.storage.key_rule import COARSEST, KeyRule
@@ -71,26 +71,21 @@ class FallbackStore:
             reason = str(error)
         except Exception as error:  # noqa: BLE001 - an error of this code must not lose callbacks
             _log.exception("batch_failed")
-            reason = f"The shared inbox: {type(error).__name__}: internal error."
+            reason = f"The shared inbox: {internal_error(error)}"
         try:
             return await self._spool.put(entries)
         except StoreUnavailableError as error:
-            raise StoreUnavailableError(f"{reason} The spool: {error}") from None
+            raise StoreUnavailableError(f"{reason} {error}") from None
 
-    async def settle(
-        self,
-        done: Collection[Entry] = (),
-        moved: Collection[tuple[Entry, Kind, str]] = (),
-        put_off: Collection[tuple[Entry, int]] = (),
-    ) -> list[Entry]:
-        """Change entries in both: one whose storing was not answered may be in both.
+    async def settle(self, done: Collection[Entry] = ()) -> list[Entry]:
+        """Delete entries from both: one whose storing was not answered may be in both.
 
         Raises:
             StoreUnavailableError: If it may not have been done.
         """
         if any(total.entries for total in self._spool.totals.values()):
-            await self._spool.settle(done, moved, put_off)
-        return await self._shared.settle(done, moved, put_off)
+            await self._spool.settle(done)
+        return await self._shared.settle(done)
 
     async def with_entries(self, deployment_ids: Collection[str]) -> set[str]:
         """Return those of the deployments' ids that have an entry in either.

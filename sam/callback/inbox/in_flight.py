@@ -17,7 +17,7 @@ class InFlight:
     Attributes:
         in_batch: Keys that are in a batch for the database.
         written_past_spool: Keys, by the database's rule, of deployments that were written to the
-            database while the spool could not be read, with the sequence numbers: an older entry
+            database while the store could not be read, with the sequence numbers: an older entry
             that turns up there later is not to be applied.
         stored: Set when there is a new entry to apply.
     """
@@ -40,7 +40,7 @@ class InFlight:
 
     @contextlib.contextmanager
     def replaying(self, deployment_ids: Iterable[str]) -> Iterator[None]:
-        """Let callbacks of deployments go into the spool, while entries of theirs are applied.
+        """Let callbacks of deployments go into the store, while entries of theirs are applied.
 
         They are applied after those then.
         """
@@ -52,7 +52,7 @@ class InFlight:
             self._replaying -= keys
 
     def enter_store(self, deployment_id: str | None) -> None:
-        """Note that an entry is on its way into the spool, or out of it again."""
+        """Note that an entry is on its way into the store, or out of it again."""
         if deployment_id is not None:
             self._storing[COARSEST.key(deployment_id)] += 1
 

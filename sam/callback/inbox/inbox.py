@@ -142,7 +142,7 @@ class Inbox:
             await self.shared.open()
         run = self._supervisor.run
         self._writing = _start(
-            run(BackgroundTask.EXPIRY, self._recorder.spool_expired),
+            run(BackgroundTask.EXPIRY, self._recorder.store_expired),
             *(
                 run(BackgroundTask.WRITE, self._recorder.write_batches)
                 for _ in range(self._connector.size)

@@ -1,4 +1,4 @@
-"""Recorder: writes a callback to the database, else to the spool; answers once it is durable."""
+"""Recorder: writes a callback to the database, else to the store; answers once it is durable."""
 
 import asyncio
 import contextlib
@@ -13,8 +13,8 @@ from sam.callback.inbox.circuit_breaker import CircuitBreaker
 from sam.callback.inbox.database_writer import DatabaseWriter
 from sam.callback.inbox.in_flight import InFlight
 from sam.callback.inbox.sequence import Sequence
-from sam.callback.inbox.spool_writer import SpoolWriter
 from sam.callback.inbox.store import Entry, Kind, Store, StoreUnavailableError, internal_error
+from sam.callback.inbox.store_writer import StoreWriter
 from sam.callback.logs import get_logger
 from sam.callback.metrics import Metrics, Source
 from sam.callback.model import Callback, Outcome, Recorded
@@ -28,7 +28,7 @@ SOON_SECONDS: Final = 0.01
 DATABASE_DOWN: Final = "The database is down."
 NOT_ANSWERED: Final = "The database did not answer in time."
 NO_ROW_YET: Final = "No row has this deployment yet."
-OLDER_IN_SPOOL: Final = "An older callback of the deployment is in the spool."
+OLDER_WAITS: Final = "An older callback of the deployment waits to be applied."
 LATER_IN_ROW: Final = "The row has a later time in the finished column: it was not written."
 LATER_IN_BATCH: Final = "A later callback of the deployment came with it, and was written instead."
 WAITED_TOO_LONG: Final = "It waited too long for its turn."
@@ -40,7 +40,7 @@ class Recorder:
     """Makes callbacks durable.
 
     A batch has the whole time limit from its begin, and a callback from its arrival. One whose time
-    is up goes into the spool and is answered; its batch goes on, and if that is committed after
+    is up goes into the store and is answered; its batch goes on, and if that is committed after
     all, the entry is withdrawn.
 
     Args:
@@ -68,7 +68,7 @@ class Recorder:
     ) -> None:
         self._database = database
         self._store = store
-        self._spool_writer = SpoolWriter(store, in_flight, metrics)
+        self._store_writer = StoreWriter(store, in_flight, metrics)
         self._breaker = breaker
         self._sequence = sequence
         self._in_flight = in_flight
@@ -112,9 +112,9 @@ class Recorder:
         self._admission.enter(len(body))
         try:
             entry = Entry(self._sequence.next(), Kind.INVALID, None, None, body, reason)
-            await self._spool_writer.put(entry).stored
+            await self._store_writer.put(entry).stored
         except StoreUnavailableError as error:
-            raise NotDurableError(f"The body was not understood. The spool: {error}") from None
+            raise NotDurableError(f"The body was not understood. {error}") from None
         finally:
             self._admission.leave(len(body))
 
@@ -128,13 +128,13 @@ class Recorder:
                 _log.exception("write_failed")
                 for group in groups:
                     group.is_being_written = False
-                    if group.spooling is None:
+                    if group.storing is None:
                         self._put(group, Kind.QUEUED, internal_error(error))
             finally:
                 self._batcher.done(groups)
 
-    async def spool_expired(self) -> None:
-        """Let what has waited for the database for too long go into the spool, until cancelled."""
+    async def store_expired(self) -> None:
+        """Let what has waited for the database for too long go into the store, until cancelled."""
         while True:
             group = await self._batcher.next_expired()
             try:
@@ -146,13 +146,13 @@ class Recorder:
     async def finish(self) -> None:
         """Wait until every callback has its answer."""
         await self._batcher.finish()
-        await self._spool_writer.finish()
+        await self._store_writer.finish()
 
     def _submit(self, key: str, callback: Callback) -> "asyncio.Future[Recorded]":
         if not self._breaker.takes_callbacks:
             reason = DATABASE_DOWN
         elif self._in_flight.has_entry(key):
-            reason = OLDER_IN_SPOOL
+            reason = OLDER_WAITS
         else:
             return self._batcher.submit(key, callback)
         waiter: asyncio.Future[Recorded] = asyncio.get_running_loop().create_future()
@@ -160,7 +160,7 @@ class Recorder:
         return waiter
 
     def _expire(self, group: Group) -> None:
-        if group.spooling is not None:
+        if group.storing is not None:
             return
         if not group.is_being_written:
             self._put(group, Kind.QUEUED, WAITED_TOO_LONG)
@@ -185,7 +185,7 @@ class Recorder:
                 return
 
     async def _without_entries(self, groups: list[Group]) -> tuple[list[Group], KeyRule]:
-        """Send into the spool at once what has an entry there.
+        """Send into the store at once what has an entry there.
 
         Returns:
             The rest, and the key rule by which it has none.
@@ -208,19 +208,19 @@ class Recorder:
         is_down = not self._breaker.takes_callbacks
         for_database = []
         for group in groups:
-            if group.spooling is not None:  # its time was up meanwhile
+            if group.storing is not None:  # its time was up meanwhile
                 continue
             if is_down:
                 self._put(group, Kind.QUEUED, DATABASE_DOWN)
             elif group.callback.deployment_id in found or self._in_flight.has_entry(group.key):
-                self._put(group, Kind.QUEUED, OLDER_IN_SPOOL)
+                self._put(group, Kind.QUEUED, OLDER_WAITS)
             else:
                 group.spool_unchecked = spool_unchecked
                 for_database.append(group)
         return for_database, key_rule
 
     async def _write(self, groups: list[Group], key_rule: KeyRule) -> None:
-        """Apply to the database; resolve what is done, and send the rest into the spool."""
+        """Apply to the database; resolve what is done, and send the rest into the store."""
         for group in groups:
             group.is_being_written = True
         callbacks = [group.callback for group in groups]
@@ -234,7 +234,7 @@ class Recorder:
                 continue
             if outcome is UpdateOutcome.UNMATCHED:
                 self._breaker.missed()
-            if group.spooling is None:
+            if group.storing is None:
                 self._put(group, *_as_entry(applied))
         if done:
             self._breaker.matched()
@@ -244,19 +244,19 @@ class Recorder:
         """Resolve what is in the database; withdraw its entries, where its time was up."""
         late = []
         for group, _ in done:
-            if group.spooling is not None:
-                late.append(group.spooling)
+            if group.storing is not None:
+                late.append(group.storing)
             if group.spool_unchecked:
                 callback = group.callback
                 key = self._database.key_rule.key(callback.deployment_id)
                 self._in_flight.wrote_past_spool(key, callback.number)
         if late:
-            self._spool_writer.withdraw(late)
+            self._store_writer.withdraw(late)
         # After the next batch has begun: the database need not wait until the answers are written.
         asyncio.get_running_loop().call_soon(_resolve, done)
 
     def _put(self, group: Group, kind: Kind, reason: str, attempts: int = 0) -> None:
-        """Store a group in the spool, and resolve it after the fsync."""
+        """Store a group in the store, and resolve it after the fsync."""
         callback = group.callback
         entry = Entry(
             callback.number,
@@ -267,14 +267,14 @@ class Recorder:
             reason,
             attempts,
         )
-        group.spooling = self._spool_writer.put(entry)
-        group.spooling.stored.add_done_callback(partial(self._stored, group, entry))
+        group.storing = self._store_writer.put(entry)
+        group.storing.stored.add_done_callback(partial(self._stored, group, entry))
 
     def _stored(self, group: Group, entry: Entry, stored: "asyncio.Future[int]") -> None:
         if error := stored.exception():
-            group.spooling = None
+            group.storing = None
             if not group.is_being_written:  # else it has a chance yet
-                group.fail(NotDurableError(f"{entry.reason} The spool: {error}"))
+                group.fail(NotDurableError(f"{entry.reason} {error}"))
             return
         seconds = monotonic() - group.begun
         batch_size = group.batch_size or stored.result()
@@ -283,7 +283,7 @@ class Recorder:
 
 
 def _as_entry(applied: UpdateResult) -> tuple[Kind, str, int]:
-    """Return as what a callback goes into the spool, why, and how often it was tried in vain."""
+    """Return as what a callback goes into the store, why, and how often it was tried in vain."""
     match applied.outcome:
         case UpdateOutcome.UNMATCHED:
             return Kind.UNMATCHED, NO_ROW_YET, 1

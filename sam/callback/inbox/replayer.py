@@ -1,4 +1,4 @@
-"""Replayer: applies due entries of the spool, and probes a database that is down."""
+"""Replayer: applies due entries of a store, and probes a database that is down."""
 
 import asyncio
 import contextlib
@@ -44,7 +44,7 @@ _log = get_logger(__name__)
 
 
 class Replayer:
-    """Applies entries of the spool through the same repository as callbacks.
+    """Applies entries of a store through the same repository as callbacks.
 
     Args:
         database: Writes to the database.
@@ -107,7 +107,7 @@ class Replayer:
             Whether there was anything to do.
 
         Raises:
-            StoreUnavailableError: If the spool cannot be read or written.
+            StoreUnavailableError: If the store cannot be read or written.
         """
         if not self._store.is_writable:  # no callback may be coming that would show it is again
             with contextlib.suppress(StoreUnavailableError):

@@ -137,6 +137,23 @@ class Store(Protocol):
     async def put(self, entries: Collection[Entry]) -> list[bool]:
         """Store entries; say of each whether it is durable, or there is no room for its kind."""
 
+    async def settle(self, done: Collection[Entry] = ()) -> list[Entry]:
+        """Delete entries. One that was replaced meanwhile has another number, and stays."""
+
+    async def with_entries(self, deployment_ids: Collection[str]) -> set[str]:
+        """Return those of the deployments' ids that have an entry, by `key_rule` as it is then."""
+
+    async def rekey(self, rule: str, key_of: Callable[[str], str]) -> None:
+        """Let the keys follow a rule, of this name, from now on."""
+
+
+class ReplayableStore(Store, Protocol):
+    """A store whose entries are applied from where they are."""
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether the last write succeeded, and no read failed since."""
+
     async def settle(
         self,
         done: Collection[Entry] = (),
@@ -157,20 +174,6 @@ class Store(Protocol):
         Returns:
             Those that were not moved, as the new kind's share is used up.
         """
-
-    async def with_entries(self, deployment_ids: Collection[str]) -> set[str]:
-        """Return those of the deployments' ids that have an entry, by `key_rule` as it is then."""
-
-    async def rekey(self, rule: str, key_of: Callable[[str], str]) -> None:
-        """Let the keys follow a rule, of this name, from now on."""
-
-
-class ReplayableStore(Store, Protocol):
-    """A store whose entries are applied from where they are."""
-
-    @property
-    def is_writable(self) -> bool:
-        """Whether the last write succeeded, and no read failed since."""
 
     async def due(self, limit: int, *, retries: bool = True) -> Due:
         """Return live entries whose time has come; those tried before only if `retries`."""

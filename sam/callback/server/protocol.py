@@ -115,7 +115,7 @@ class HttpProtocol(HttpToolsProtocol):
         if len(self.pipeline) >= MAX_PIPELINED:
             raise Refusal(400, RefusalReason.TOO_MANY_PIPELINED, "Too many requests at once.")
         super().on_message_begin()
-        self.scope[http_scope.AUTHENTICATE] = self._authenticate  # type: ignore[typeddict-unknown-key]  # ours
+        self.scope[http_scope.ON_AUTHENTICATED] = self._authenticate  # type: ignore[typeddict-unknown-key]  # ours
         self._is_in_head = self._has_progressed = True
 
     def on_header(self, name: bytes, value: bytes) -> None:

@@ -59,8 +59,9 @@ class ApiKeyMiddleware:
         given = [value for name, value in scope["headers"] if name == _HEADER_NAME]
         if len(given) == 1 and (name := self._name_of(given[0])):
             log_fields(scope)["key"] = name
-            if authenticate := scope.get(http_scope.AUTHENTICATE):  # an app may have no server
-                authenticate()
+            # An app may have no server.
+            if on_authenticated := scope.get(http_scope.ON_AUTHENTICATED):
+                on_authenticated()
         elif not (scope["path"] in self._public and scope["method"] in _PUBLIC_METHODS):
             reasons = {0: RefusalReason.NO_KEY, 1: RefusalReason.WRONG_KEY}
             log_fields(scope)["reason"] = reasons.get(len(given), RefusalReason.SEVERAL_KEYS)

@@ -45,6 +45,9 @@ T = TypeVar("T")
 class SpoolUnavailableError(StoreUnavailableError):
     """The spool cannot be written or read now. The message says why."""
 
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"The spool: {reason}")
+
 
 class _Snapshot(NamedTuple):
     """State of the file, as of a call."""

@@ -1,4 +1,4 @@
-"""Group commit into the spool: one fsync for all that arrived while the last one ran."""
+"""Group commit into the store: one fsync for all that arrived while the last one ran."""
 
 import asyncio
 import contextlib
@@ -13,8 +13,8 @@ from sam.callback.metrics import Metrics
 _log = get_logger(__name__)
 
 
-class Spooling(NamedTuple):
-    """An entry on its way into the spool.
+class Storing(NamedTuple):
+    """An entry on its way into the store.
 
     Attributes:
         entry: The entry.
@@ -26,8 +26,8 @@ class Spooling(NamedTuple):
     stored: "asyncio.Future[int]"
 
 
-class SpoolWriter:
-    """Puts entries into the spool, in the order in which they come.
+class StoreWriter:
+    """Puts entries into the store, in the order in which they come.
 
     Args:
         store: The store.
@@ -39,20 +39,20 @@ class SpoolWriter:
         self._store = store
         self._in_flight = in_flight
         self._metrics = metrics
-        self._waiting: list[Spooling] = []
+        self._waiting: list[Storing] = []
         self._writing: asyncio.Task[None] | None = None
         self._withdrawals: set[asyncio.Task[None]] = set()
 
-    def put(self, entry: Entry) -> Spooling:
+    def put(self, entry: Entry) -> Storing:
         """Store an entry."""
-        spooling = Spooling(entry, asyncio.get_running_loop().create_future())
-        self._waiting.append(spooling)
+        storing = Storing(entry, asyncio.get_running_loop().create_future())
+        self._waiting.append(storing)
         self._in_flight.enter_store(entry.deployment_id)
         if self._writing is None:
             self._writing = asyncio.get_running_loop().create_task(self._write_all())
-        return spooling
+        return storing
 
-    def withdraw(self, entries: list[Spooling]) -> None:
+    def withdraw(self, entries: list[Storing]) -> None:
         """Delete entries of callbacks that were committed after all, before they are replayed."""
         for entry, _ in entries:
             self._in_flight.enter_store(entry.deployment_id)
@@ -81,13 +81,13 @@ class SpoolWriter:
                 self._in_flight.leave_store(entry.deployment_id)
         self._writing = None
 
-    async def _put(self, batch: list[Spooling]) -> list[bool]:
+    async def _put(self, batch: list[Storing]) -> list[bool]:
         begun = time.monotonic()
         are_stored = await self._store.put([entry for entry, _ in batch])
         self._metrics.spool_write.observe(time.monotonic() - begun)
         return are_stored
 
-    async def _delete(self, entries: list[Spooling]) -> None:
+    async def _delete(self, entries: list[Storing]) -> None:
         try:
             await asyncio.wait([stored for _, stored in entries])
             # If it fails, that is logged, and they are applied once more, which changes nothing.
@@ -98,7 +98,7 @@ class SpoolWriter:
                 self._in_flight.leave_store(entry.deployment_id)
 
 
-def _settle(batch: list[Spooling], are_stored: list[bool]) -> None:
+def _settle(batch: list[Storing], are_stored: list[bool]) -> None:
     for (entry, stored), is_stored in zip(batch, are_stored, strict=True):
         if stored.done():
             continue
@@ -106,11 +106,11 @@ def _settle(batch: list[Spooling], are_stored: list[bool]) -> None:
             stored.set_result(len(batch))
         else:
             stored.set_exception(
-                StoreUnavailableError(f"It is full, or the share of {entry.kind} entries is.")
+                StoreUnavailableError(f"The spool has no room for more {entry.kind} entries.")
             )
 
 
-def _fail(batch: list[Spooling], reason: str) -> None:
+def _fail(batch: list[Storing], reason: str) -> None:
     for _, stored in batch:
         if not stored.done():
             # One for each: the traceback of one for all would keep them all, with their bodies.
