@@ -106,7 +106,7 @@ def _settle(batch: list[Storing], are_stored: list[bool]) -> None:
             stored.set_result(len(batch))
         else:
             stored.set_exception(
-                StoreUnavailableError(f"The spool has no room for more {entry.kind} entries.")
+                StoreUnavailableError("The spool is full, or the share of such entries is.")
             )
 
 
