@@ -99,7 +99,7 @@ class StoreWriter:
 
 
 def _settle(batch: list[Storing], are_stored: list[bool]) -> None:
-    for (entry, stored), is_stored in zip(batch, are_stored, strict=True):
+    for (_, stored), is_stored in zip(batch, are_stored, strict=True):
         if stored.done():
             continue
         if is_stored:
