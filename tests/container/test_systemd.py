@@ -37,6 +37,7 @@ MACHINE: Final = [
     *("--cap-add=SYS_ADMIN", "--security-opt=seccomp=unconfined"),
     *("--security-opt=apparmor=unconfined", "--cgroupns=host"),
     *("--volume=/sys/fs/cgroup:/sys/fs/cgroup", "--tmpfs=/run", "--tmpfs=/run/lock"),
+    "--stop-signal=SIGRTMIN+3",  # its word for "halt"
     "--publish=127.0.0.1::8000",
 ]
 """What systemd needs of a container."""
@@ -75,7 +76,6 @@ class Machine:
             self.run("runuser", "-u", "sam-callback", "--", "python3", "-c", CREATE_TABLE)
             eventually(lambda: self.state() in {"running", "degraded"}, START_SECONDS)
             self.run("systemctl", "enable", "sam-callback")
-            self.url = f"http://{docker('port', self.id, '8000/tcp')}"
         except BaseException:
             self.remove()
             raise
@@ -86,6 +86,11 @@ class Machine:
     def start(self) -> None:
         self.run("systemctl", "start", "sam-callback")
         eventually(self.answers, START_SECONDS)
+
+    @property
+    def url(self) -> str:
+        """Where the service is reached; a boot changes it."""
+        return f"http://{docker('port', self.id, '8000/tcp')}"
 
     def state(self) -> str:
         """Systemd's own: ``starting``, ``running``, ``degraded``; empty before it listens."""
@@ -162,6 +167,20 @@ def test_it_is_started_again_after_sigkill_with_what_it_had_taken(machine: Machi
     page = markdown.ROOT.joinpath("docs/deploy.md").read_text(encoding="utf-8")
     [listing] = re.findall(r"`sudo -u sam-callback (.* spool list [^`]*)`", page)
     assert "too-early" in machine.run("runuser", "-u", "sam-callback", "--", *listing.split())
+
+
+def test_it_comes_back_with_the_machine(machine: Machine) -> None:
+    def found() -> list[int]:
+        """How many unmatched callbacks the spool had, each time that it was opened."""
+        lines = [json.loads(line) for line in machine.journal() if line.startswith("{")]
+        return [line["unmatched"] for line in lines if line["event"] == "spool_open"]
+
+    assert machine.post("before-the-boot") == "unmatched"
+    before = found()
+    docker("restart", "--time=60", machine.id, timeout=START_SECONDS)
+    eventually(machine.answers, START_SECONDS)
+    eventually(lambda: len(found()) > len(before))
+    assert found()[-1] >= 1
 
 
 def test_code_and_settings_in_its_folder_are_neither_run_nor_read(machine: Machine) -> None:
