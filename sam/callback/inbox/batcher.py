@@ -117,6 +117,10 @@ class Batcher:
                 try:
                     if interval := self._interval():
                         await asyncio.sleep(self._begun_at + interval - monotonic())
+                    # What came while the last batch ran is read in one turn of the event loop, and
+                    # submitted in the next: without them 16 connections made batches of 6, not 13.
+                    await asyncio.sleep(0)
+                    await asyncio.sleep(0)
                     groups = self._take()
                 except BaseException:
                     self._slots.release()

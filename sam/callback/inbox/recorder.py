@@ -252,8 +252,7 @@ class Recorder:
                 self._in_flight.wrote_past_spool(key, callback.number)
         if late:
             self._store_writer.withdraw(late)
-        # After the next batch has begun: the database need not wait until the answers are written.
-        asyncio.get_running_loop().call_soon(_resolve, done)
+        _resolve(done)
 
     def _put(self, group: Group, kind: Kind, reason: str, attempts: int = 0) -> None:
         """Store a group in the store, and resolve it after the fsync."""
