@@ -26,10 +26,10 @@ wait $service
 """
 
 
-@pytest.fixture(scope="module")
-def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+@pytest.fixture
+def system(tmp_path: Path) -> Iterator[str]:
     """A container of the base, with the wheel installed by pip."""
-    directory = tmp_path_factory.mktemp("dist")
+    directory = tmp_path / "dist"
     uv = os.environ.get("UV", "uv")  # as `uv run` says
     subprocess.run([uv, "build", "--wheel", "--out-dir", directory, ROOT], check=True)
     [wheel] = directory.glob("*.whl")
