@@ -21,6 +21,7 @@ sam-callback serve --embedded >/tmp/log &
 service=$!
 until grep -q '"event":"listening"' /tmp/log; do kill -0 $service; sleep 0.2; done
 sam-callback send --embedded
+SQL_SAM_CONNECTION_STRING="DRIVER=SQLite3;Database=$PWD/var/sam.db" sam-callback check >&2
 kill $service
 wait $service
 """
