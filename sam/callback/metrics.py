@@ -60,11 +60,7 @@ class RefusalReason(StrEnum):
     TOO_MANY_PIPELINED = "too_many_pipelined"
 
     UNKNOWN = "unknown"
-    """None was given, or another word."""
-
-    @classmethod
-    def _missing_(cls, _value: object) -> "RefusalReason":
-        return cls.UNKNOWN
+    """None was given."""
 
 
 class CutReason(StrEnum):

@@ -16,9 +16,6 @@ KNOWN_STATUSES: Final = (
 )
 """Statuses that A360 has been seen to send; new ones appear without notice."""
 
-MAX_DEPLOYMENT_ID_LENGTH: Final = 128
-MAX_STATUS_LENGTH: Final = 64
-
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -49,9 +46,8 @@ class Callback:
         number: Its sequence number: the time at which its body had been read, in ns since 1970
             UTC, but always higher than that of the callback before. For one deployment, the higher
             number wins.
-        deployment_id: A360's ``deploymentId``, 1 to 128 characters, stripped.
-        status: A360's ``status``, 1 to 64 characters, stripped; any value, as new ones appear
-            without notice.
+        deployment_id: A360's ``deploymentId``, stripped, within limits.py.
+        status: A360's ``status``, likewise; any value, as new ones appear without notice.
         payload: The body as A360 sent it, where a payload column wants it; else None.
     """
 

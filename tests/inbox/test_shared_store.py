@@ -1,7 +1,9 @@
 """The shared store: one entry of a deployment, numbered by the table, for all instances."""
 
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 from typing import Final
 
 import pytest
@@ -11,6 +13,7 @@ from sam.callback.inbox.sql.database import make_table
 from sam.callback.inbox.sql.schema import DEFAULT_TABLE, script
 from sam.callback.inbox.sql.shared_store import SharedStore
 from sam.callback.inbox.store import LIVE, Entry, Kind, StoreUnavailableError
+from sam.callback.limits import MAX_DEPLOYMENT_ID_LENGTH, MAX_STATUS_LENGTH
 from sam.callback.settings import SpoolSettings
 from sam.callback.storage.odbc.dialects import POSTGRESQL, SQL_SERVER
 from tests.support.databases import ROW_LOCKING, Database
@@ -71,6 +74,13 @@ async def test_what_was_put_is_there_for_another_instance(open_store: Open) -> N
         assert await other.page([Kind.QUEUED], after=0, limit=10) == entries
         assert await other.with_entries(["d-1", "d-ñ😀", "d-4"]) == {"d-1", "d-ñ😀"}
         assert [each.number for each in (await other.due(10)).entries] == [1, 2, 3]
+
+
+async def test_the_longest_id_and_status_fit(open_store: Open) -> None:
+    longest = replace(entry(1, "😀" * MAX_DEPLOYMENT_ID_LENGTH), status="😀" * MAX_STATUS_LENGTH)
+    async with open_store() as store:
+        await store.put([longest])
+        assert await store.page(LIVE, after=0, limit=10) == [longest]
 
 
 async def test_a_new_callback_gets_a_number_above_the_one_that_it_replaces(
@@ -207,3 +217,12 @@ def test_a_script_is_for_the_table_that_is_named(name: str, dialect: object) -> 
     assert quote("ops.my inbox") in code
     assert quote("ops.my inbox_version") in code
     assert quote("my inbox_due") in code
+
+
+def test_sql_servers_columns_take_two_code_units_for_each_character() -> None:
+    text = script("sqlserver", DEFAULT_TABLE, SQL_SERVER.quote)
+    for name, length in (
+        ("deployment_id", MAX_DEPLOYMENT_ID_LENGTH),
+        ("status", MAX_STATUS_LENGTH),
+    ):
+        assert re.search(rf"\b{name} +NVARCHAR\({2 * length}\)", text)

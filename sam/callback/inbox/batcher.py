@@ -82,7 +82,6 @@ class Batcher:
         self._pending: dict[str, Group] = {}
         self._arrived = asyncio.Event()
         self._forming = asyncio.Lock()
-        self._under_way = 0
         # All have the same time, so the first is the next whose deadline comes.
         self._deadlines: OrderedDict[Group, None] = OrderedDict()
 
@@ -133,7 +132,6 @@ class Batcher:
     def done(self, groups: list[Group]) -> None:
         """End a batch."""
         self._slots.release()
-        self._under_way -= 1
         for group in groups:
             self._in_batch.discard(group.key)
             self._deadlines.pop(group, None)
@@ -155,7 +153,7 @@ class Batcher:
 
     async def finish(self) -> None:
         """Wait until nothing is pending or under way."""
-        while self._pending or self._under_way:  # noqa: ASYNC110 - once, when the service ends
+        while self._pending or self._in_batch:  # noqa: ASYNC110 - once, when the service ends
             await asyncio.sleep(_FINISH_POLL_SECONDS)
 
     def _take(self) -> list[Group]:
@@ -171,8 +169,6 @@ class Batcher:
             del self._pending[group.callback.deployment_id]
             group.begun = begun
             group.batch_size = len(taken)
-        if taken:
-            self._under_way += 1
         if not self._pending:
             self._arrived.clear()
         return taken

@@ -1,4 +1,4 @@
-"""Expiry: how long an entry may wait for its row, or fail by itself, before it is a dead letter."""
+"""Expiry: an entry past `CALLBACK_UNMATCHED_TTL` (in settings.py) becomes a dead letter."""
 
 import math
 import time
@@ -17,7 +17,7 @@ class Expiry:
     """The age at which an entry expires; it counts only while the entry could be tried.
 
     Args:
-        ttl: The age, in seconds (`CALLBACK_UNMATCHED_TTL`).
+        ttl: The age, in seconds.
         breaker: Since when the database takes writes.
     """
 

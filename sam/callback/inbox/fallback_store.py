@@ -1,4 +1,4 @@
-"""The shared store, with the spool in its place while it does not answer."""
+"""Fallback store: the shared store, or the spool while that does not answer."""
 
 import asyncio
 import contextlib

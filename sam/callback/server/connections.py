@@ -72,9 +72,10 @@ class Connections:
 
     def remove(self, connection: "HttpProtocol") -> None:
         """Remove one that is closed; it may be removed twice."""
-        self._unauthenticated.pop(connection, None)
-        self._authenticated.pop(connection, None)
-        self._closed += 1
+        for connections in (self._unauthenticated, self._authenticated):
+            if connection in connections:
+                del connections[connection]
+                self._closed += 1
 
     def cut(self, connection: "HttpProtocol", reason: CutReason, **details: str) -> None:
         """Close one without an answer; count and log that."""

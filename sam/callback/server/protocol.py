@@ -52,7 +52,7 @@ class HttpProtocol(HttpToolsProtocol):
         **uvicorn: Any,  # noqa: ANN401 - uvicorn's own
     ) -> None:
         super().__init__(**uvicorn)
-        self._table = connections
+        self._connections = connections
         self._settings = settings
         self._max_head_bytes: int = settings.callback_max_header_bytes
         # What `Connections` looks at; times are the event loop's, infinite while there is none.
@@ -79,7 +79,7 @@ class HttpProtocol(HttpToolsProtocol):
         self.deadline = self.opened + self._settings.callback_header_timeout
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._table.remove(self)
+        self._connections.remove(self)
         super().connection_lost(exc)
         # What holds on to each other would wait for the garbage collector, 10 KB a connection. A
         # request that is still at work has all that it needs.
@@ -244,7 +244,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def cut(self, reason: CutReason, **details: str) -> None:
         """Close the connection without an answer, and log that."""
-        self._table.cut(self, reason, **details)
+        self._connections.cut(self, reason, **details)
 
     def abort(self) -> None:
         """Close the connection at once, whatever was not yet sent."""
@@ -264,7 +264,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _authenticate(self) -> None:
         if not self.is_authenticated:
-            self._table.authenticate(self)
+            self._connections.authenticate(self)
 
     def _feed(self, data: bytes) -> None:
         try:
@@ -322,7 +322,7 @@ class HttpProtocol(HttpToolsProtocol):
             self.cycle.waiting_for_100_continue = self.cycle.more_body = False
             self.cycle.message_event.set()
             return
-        self._table.report_refusal(self, refusal)
+        self._connections.report_refusal(self, refusal)
         if not self._is_answered:
             self.cycle.keep_alive = False  # those before it are answered first
             return

@@ -116,32 +116,23 @@ class AccessLogMiddleware:
         elif http_status and (event == "request" or http_status < 400):  # noqa: PLR2004 - HTTP's
             is_polled = scope["path"] in self._polled
             level = logging.DEBUG if is_polled else logging.INFO
-            if _log.is_enabled_for(level) and self._is_to_be_written("request", line):
+            if _log.is_enabled_for(level) and self._is_to_be_written(
+                "request", RefusalReason.NO_KEY, line
+            ):
                 write = _log.debug if is_polled else _log.info
                 write("request", **line, method=scope["method"], path=scope["path"])
         else:
-            line["reason"] = _reason(line)
-            self._metrics.refusals[line["reason"]].inc()
-            if not http_status:
-                if self._is_to_be_written("disconnected", line):
-                    _log.warning("disconnected", **line, method=scope["method"], path=scope["path"])
-            elif self._is_to_be_written("refused", line):
+            unnamed = _REASONS.get(http_status, RefusalReason.UNKNOWN)
+            reason = line["reason"] = line.get("reason", unnamed)
+            self._metrics.refusals[reason].inc()
+            event = "refused" if http_status else "disconnected"
+            if self._is_to_be_written(event, reason, line):
                 write = _log.error if http_status >= 500 else _log.warning  # noqa: PLR2004 - HTTP's
-                write("refused", **line, method=scope["method"], path=scope["path"])
+                write(event, **line, method=scope["method"], path=scope["path"])
 
-    def _is_to_be_written(self, event: str, line: dict[str, Any]) -> bool:
+    def _is_to_be_written(self, event: str, reason: RefusalReason, line: dict[str, Any]) -> bool:
         # With the key each may be a lost callback; without it there may be as many as one likes.
-        if "key" in line:
-            return True
-        reason = RefusalReason.NO_KEY if event == "request" else _reason(line)
-        return self._throttle.is_to_be_written(event, reason)
-
-
-def _reason(line: dict[str, Any]) -> RefusalReason:
-    reason = line.get("reason")
-    if reason:
-        return RefusalReason(reason)
-    return _REASONS.get(line["http_status"], RefusalReason.UNKNOWN)
+        return "key" in line or self._throttle.is_to_be_written(event, reason)
 
 
 def _request_id(scope: Scope) -> str:

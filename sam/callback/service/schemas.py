@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
 
-from sam.callback.model import MAX_DEPLOYMENT_ID_LENGTH, MAX_STATUS_LENGTH, Outcome
+from sam.callback.limits import MAX_DEPLOYMENT_ID_LENGTH, MAX_STATUS_LENGTH
+from sam.callback.model import Outcome
 
 # No control character: they are of no use in an id or a status, and forge lines where they are
 # printed. Surrounding white space has been stripped before this looks.

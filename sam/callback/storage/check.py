@@ -12,7 +12,8 @@ from typing import Final
 import pyodbc
 
 from sam.callback.check_result import CheckResult, Level
-from sam.callback.model import KNOWN_STATUSES, MAX_STATUS_LENGTH
+from sam.callback.limits import MAX_STATUS_LENGTH
+from sam.callback.model import KNOWN_STATUSES
 from sam.callback.settings import Settings
 from sam.callback.storage.connection import DatabaseConnection
 from sam.callback.storage.connection_settings import ConnectionSettings

@@ -1,4 +1,4 @@
-"""Replay by one instance at a time: a lock that SAM's database holds inside the connection.
+"""Replay lock: a lock of a transaction in SAM's database; who has it replays.
 
 A lock of a session would not do: an instance that was stopped for a while, or cut off, could commit
 after another took over. This one ends with the transaction, and the transaction cannot outlive it.

@@ -77,19 +77,17 @@ class RobotRepository:
     ) -> BatchResult:
         # A copy: the thread of a call that was given up may still be at work.
         known = dict(results)
-        for callback in callbacks if self._table.payload is not None else ():
-            if callback.number in known and known[callback.number].is_payload_refused:
+        unknown = UpdateResult(UpdateOutcome.UNKNOWN, str(error))
+        in_order = [known.get(callback.number, unknown) for callback in callbacks]
+        for callback, result in zip(callbacks, in_order, strict=True):
+            if result.is_payload_refused:
                 self._metrics.payloads_refused.inc()
                 _log.warning(
                     "payload_refused",
                     deployment_id=callback.deployment_id,
                     payload_bytes=len(callback.payload or b""),
                 )
-        unknown = UpdateResult(UpdateOutcome.UNKNOWN, str(error))
-        return BatchResult(
-            [known.get(callback.number, unknown) for callback in callbacks],
-            error if isinstance(error, DatabaseUnavailableError) else None,
-        )
+        return BatchResult(in_order, error if isinstance(error, DatabaseUnavailableError) else None)
 
     async def replay(
         self,

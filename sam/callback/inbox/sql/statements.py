@@ -10,6 +10,7 @@ from functools import cache
 from typing import Final
 
 from sam.callback.inbox.sql.schema import version_table
+from sam.callback.limits import MAX_DEPLOYMENT_ID_LENGTH, MAX_STATUS_LENGTH
 from sam.callback.storage.odbc.dialects import POSTGRESQL, SQL_SERVER, Dialect
 
 NEW: Final = 0
@@ -43,8 +44,8 @@ _FIELDS: Final = {
     "k": ("text", "nvarchar(400)"),
     "n": ("bigint", "bigint"),
     "kind": ("text", "varchar(16)"),
-    "d": ("text", "nvarchar(128)"),
-    "s": ("text", "nvarchar(64)"),
+    "d": ("text", f"nvarchar({2 * MAX_DEPLOYMENT_ID_LENGTH})"),  # in UTF-16: two units each
+    "s": ("text", f"nvarchar({2 * MAX_STATUS_LENGTH})"),
     "p": ("text", "varbinary(max)"),  # in base 64, which OPENJSON decodes by itself
     "r": ("text", "nvarchar(max)"),
     "z": ("bigint", "bigint"),

@@ -20,8 +20,8 @@ IF OBJECT_ID(N'sam_callback_inbox', N'U') IS NULL
         entry_key      NVARCHAR(400) COLLATE Latin1_General_100_BIN2 NOT NULL PRIMARY KEY,
         number         BIGINT NOT NULL,       -- the sequence number; for one key the higher one wins
         kind           VARCHAR(16) NOT NULL,  -- queued, unmatched, dead_letter, invalid; applied is done
-        deployment_id  NVARCHAR(128),
-        status         NVARCHAR(64),
+        deployment_id  NVARCHAR(256),         -- 128 characters, each of one or two code units
+        status         NVARCHAR(128),         -- 64
         payload        VARBINARY(MAX),
         reason         NVARCHAR(MAX) NOT NULL,
         size           BIGINT NOT NULL,       -- bytes, roughly
