@@ -50,8 +50,8 @@ test-repeat:  ## TARGET=test TIMES=10 times, beside BUSY=0 busy loops, until it 
 
 .PHONY: test-alone
 test-alone: .setup-test  ## each of the tests in a process of its own, two at a time: half an hour
-	$(RUN) pytest --collect-only -qq $(ORDINARY) | sed -n '/::/s/\[.*//; /::/p' | sort -u | \
-	    xargs -P 2 -n 1 $(RUN) --no-sync pytest -q --no-header -p no:cacheprovider
+	$(RUN) pytest --collect-only -q $(ORDINARY) | sed -n '/::/{s/\[.*//;p}' | sort -u | \
+	    xargs -r -P 2 -n 1 $(RUN) --no-sync pytest -q --no-header -p no:cacheprovider
 
 .PHONY: test-fuzz
 test-fuzz: .setup-test  ## 20,000 malformed requests, the same ones each time

@@ -7,7 +7,7 @@ from sam.callback.metrics import RefusalReason
 ON_AUTHENTICATED: Final = "sam.callback.on_authenticated"
 """To be called when the request has shown a valid key: its connection is then not evicted."""
 
-BODY: Final = "sam.callback.body"
+BODY_END: Final = "sam.callback.body_end"
 """Here as soon as no more of the body comes: None, or a `Refusal` if it is broken."""
 
 
@@ -17,11 +17,13 @@ class Refusal(Exception):  # noqa: N818 - an answer, not an error
     Attributes:
         status: HTTP's.
         reason: For the log and the metrics.
-        head: The beginning of the request's body, as far as it was read.
+        body_start: The beginning of the request's body, as far as it was read.
     """
 
-    def __init__(self, status: int, reason: RefusalReason, detail: str, head: bytes = b"") -> None:
+    def __init__(
+        self, status: int, reason: RefusalReason, detail: str, body_start: bytes = b""
+    ) -> None:
         super().__init__(detail)
         self.status = status
         self.reason = reason
-        self.head = head
+        self.body_start = body_start

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sam.callback.service.request_body import HEAD_BYTES
+from sam.callback.service.request_body import BODY_START_BYTES
 from tests.fuzz import amounts
 from tests.support.databases import SqliteDatabase
 from tests.support.load import spooled
@@ -171,7 +171,7 @@ def test_a_body_is_recorded_as_it_says_or_kept_as_invalid(
             # So much more than it reads of a body that it has refused: docs/security.md.
             assert len(content) > MIB
             counts["closed without an answer"] += 1
-            kept[content[:HEAD_BYTES]] += 1
+            kept[content[:BODY_START_BYTES]] += 1
             return
         counts[str(response.status_code)] += 1
         answer = response.json()
@@ -186,7 +186,7 @@ def test_a_body_is_recorded_as_it_says_or_kept_as_invalid(
                 assert answer["outcome"] in {known, "queued"}
             case 413:
                 assert len(content) > MIB
-                kept[content[:HEAD_BYTES]] += 1
+                kept[content[:BODY_START_BYTES]] += 1
             case status:
                 assert status == 422
                 assert len(content) <= MIB

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sam.callback.service.request_body import HEAD_BYTES
+from sam.callback.service.request_body import BODY_START_BYTES
 from tests.support.callbacks import body
 from tests.support.databases import SqliteDatabase
 from tests.support.raw import Wire, request
@@ -37,7 +37,7 @@ ANSWERS = {
     "404": (404, request(b"/nowhere")),
     "404 of an asset": (404, request(b"/docs/assets/no", method=b"GET")),
     "405": (405, request(method=b"DELETE")),
-    "413": (413, request(content=b" " * (HEAD_BYTES + 1), length=2**30)),
+    "413": (413, request(content=b" " * (BODY_START_BYTES + 1), length=2**30)),
     "414": (414, request(b"/" + b"x" * 10_000)),
     "422": (422, request(content=b"{")),
     "431": (431, request(headers=b"X: y\r\n" * 200)),

@@ -1,4 +1,4 @@
-"""Group commit: a batch is all that arrived while the last commit ran. No timer, no added wait."""
+"""Batches, by group commit: all that arrived while the last COMMIT ran. No timer, no added wait."""
 
 import asyncio
 import math

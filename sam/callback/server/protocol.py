@@ -162,7 +162,7 @@ class HttpProtocol(HttpToolsProtocol):
             return
         super().on_message_complete()
         self._is_in_body = False
-        self.scope[http_scope.BODY] = None  # type: ignore[typeddict-unknown-key]  # ours
+        self.scope[http_scope.BODY_END] = None  # type: ignore[typeddict-unknown-key]  # ours
         if not self.cycle.response_started:
             self.cycle.keep_alive = self._is_kept_alive
 
@@ -318,7 +318,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._is_ignored = True
         if self._is_in_body:
             # The app answers, in this request's turn, and writes its line.
-            self.cycle.scope[http_scope.BODY] = refusal  # type: ignore[typeddict-unknown-key]  # ours
+            self.cycle.scope[http_scope.BODY_END] = refusal  # type: ignore[typeddict-unknown-key]  # ours
             self.cycle.waiting_for_100_continue = self.cycle.more_body = False
             self.cycle.message_event.set()
             return

@@ -27,7 +27,7 @@ from sam.callback.service.callback_body import (
     readable_fields,
 )
 from sam.callback.service.direct import DirectRoute
-from sam.callback.service.request_body import HEAD_BYTES, read_body
+from sam.callback.service.request_body import BODY_START_BYTES, read_body
 from sam.callback.service.schemas import (
     CallbackAnswer,
     CallbackPayload,
@@ -106,7 +106,7 @@ class CallbackReceiver:
 
     async def _not_read(self, scope: Scope, refusal: Refusal) -> HTTPException:
         line = log_fields(scope)
-        await self._name(scope, refusal.head)
+        await self._name(scope, refusal.body_start)
         line["reason"] = refusal.reason
         # More of it may come, or never come.
         headers = {"Connection": "close"}
@@ -115,15 +115,17 @@ class CallbackReceiver:
             line["error"] = (
                 "There was no room for its body: CALLBACK_MAX_BODIES_BYTES were taken by others."
             )
-        elif refusal.head and refusal.reason is RefusalReason.BODY_TOO_LARGE:
+        elif refusal.body_start and refusal.reason is RefusalReason.BODY_TOO_LARGE:
             with contextlib.suppress(NotDurableError):  # to send it again would not help
-                await self._inbox.keep_invalid(refusal.head, f"{refusal} This is how it begins.")
+                await self._inbox.keep_invalid(
+                    refusal.body_start, f"{refusal} This is how it begins."
+                )
         return HTTPException(refusal.status, str(refusal), headers=headers)
 
     async def _not_understood(
         self, scope: Scope, body: bytes, error: ValidationError
     ) -> RequestValidationError:
-        await self._name(scope, body[:HEAD_BYTES])
+        await self._name(scope, body[:BODY_START_BYTES])
         # Without the input: it may be large, or hold what JSON cannot (NaN).
         mistakes = error.errors(include_url=False, include_context=False, include_input=False)
         texts = mistakes_in(error)
@@ -131,9 +133,9 @@ class CallbackReceiver:
         await self._inbox.keep_invalid(body, "; ".join(texts))
         return RequestValidationError([{**m, "loc": ("body", *m["loc"])} for m in mistakes])
 
-    async def _name(self, scope: Scope, head: bytes) -> None:
+    async def _name(self, scope: Scope, body_start: bytes) -> None:
         """Have the log line say which callback is lost, as far as that can be read."""
-        fields = await self._decoder.run(readable_fields, head, scope)
+        fields = await self._decoder.run(readable_fields, body_start, scope)
         line = log_fields(scope)
         for field, name in (("deploymentId", "deployment_id"), ("status", "status")):
             if field in fields:

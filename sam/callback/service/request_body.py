@@ -11,7 +11,7 @@ from sam.callback.http_scope import Refusal
 from sam.callback.metrics import RefusalReason
 from sam.callback.service.body_budget import UNCOUNTED_BYTES, BodyShare, NoRoomError
 
-HEAD_BYTES: Final = 2**16
+BODY_START_BYTES: Final = 2**16
 """So much is read of a body that is too large, as it may say whose it is."""
 
 
@@ -29,13 +29,13 @@ async def read_body(request: Request, share: BodyShare, max_bytes: int, timeout:
         Refusal: If it is too large, too slow or no valid HTTP, or no room was found.
         starlette.requests.ClientDisconnect: If the sender hung up.
     """
-    is_here = http_scope.BODY in request.scope  # all of it: no clock need run
+    is_here = http_scope.BODY_END in request.scope  # all of it: no clock need run
     is_too_large = not is_here and _length(request) > max_bytes
-    read_bytes = min(HEAD_BYTES, max_bytes) if is_too_large else max_bytes
+    read_bytes = min(BODY_START_BYTES, max_bytes) if is_too_large else max_bytes
     chunks: list[bytes] = []
 
     def refusal(status: int, reason: RefusalReason, detail: str) -> Refusal:
-        return Refusal(status, reason, detail, b"".join(chunks)[:HEAD_BYTES])
+        return Refusal(status, reason, detail, b"".join(chunks)[:BODY_START_BYTES])
 
     try:
         if is_here:
@@ -51,7 +51,7 @@ async def read_body(request: Request, share: BodyShare, max_bytes: int, timeout:
         if not is_too_large:
             detail = f"The body took more than {timeout:g} seconds."
             raise refusal(408, RefusalReason.BODY_TOO_SLOW, detail) from None
-    if broken := request.scope.get(http_scope.BODY):
+    if broken := request.scope.get(http_scope.BODY_END):
         raise refusal(broken.status, broken.reason, str(broken))
     if is_too_large:
         detail = f"The body is larger than {max_bytes} bytes."
