@@ -125,10 +125,12 @@ class AccessLogMiddleware:
             unnamed = _REASONS.get(http_status, RefusalReason.UNKNOWN)
             reason = line["reason"] = line.get("reason", unnamed)
             self._metrics.refusals[reason].inc()
-            event = "refused" if http_status else "disconnected"
-            if self._is_to_be_written(event, reason, line):
+            if not http_status:
+                if self._is_to_be_written("disconnected", reason, line):
+                    _log.warning("disconnected", **line, method=scope["method"], path=scope["path"])
+            elif self._is_to_be_written("refused", reason, line):
                 write = _log.error if http_status >= 500 else _log.warning  # noqa: PLR2004 - HTTP's
-                write(event, **line, method=scope["method"], path=scope["path"])
+                write("refused", **line, method=scope["method"], path=scope["path"])
 
     def _is_to_be_written(self, event: str, reason: RefusalReason, line: dict[str, Any]) -> bool:
         # With the key each may be a lost callback; without it there may be as many as one likes.
