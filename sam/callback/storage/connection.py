@@ -181,10 +181,10 @@ class DatabaseConnection:
             pyodbc.Error: If it failed.
         """
         self._require_permit()
-        cursor = self.cursor
+        self._is_in_transaction = True
         if self.parameters is not None:
-            self.parameters.bind(cursor, statement.columns, values)
-        return cursor.execute(statement.text, values)
+            self.parameters.bind(self._cursor, statement.columns, values)
+        return self._cursor.execute(statement.text, values)
 
     def read(self, text: str, *values: object) -> list[pyodbc.Row]:
         """Execute a SELECT in no transaction, and return its rows: no ROLLBACK follows it.
