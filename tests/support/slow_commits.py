@@ -7,7 +7,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.support.databases import PostgresDatabase
+from tests.support.databases import Database, PostgresDatabase, SqliteDatabase
+
+
+@contextmanager
+def slow_commits(database: Database, pid: int, seconds: float) -> Iterator[None]:
+    """Let each COMMIT of a process, the service, take longer by so many seconds."""
+    if isinstance(database, PostgresDatabase):
+        make_commits_slow(database, seconds=seconds)
+        yield
+        return
+    assert isinstance(database, SqliteDatabase)
+    with slow_fsync(pid, Path(f"{database.path}-wal"), seconds):
+        yield
 
 
 def make_commits_slow(
