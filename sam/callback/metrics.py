@@ -51,6 +51,7 @@ class RefusalReason(StrEnum):
     SENDER_HUNG_UP = "sender_hung_up"
     OVERLOADED = "overloaded"
     NOT_SAFE = "not_safe"
+    SHUTDOWN = "shutdown"
     CRASH = "crash"
     BAD_REQUEST = "bad_request"
     HEADERS_TOO_SLOW = "headers_too_slow"

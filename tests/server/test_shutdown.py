@@ -101,6 +101,16 @@ def test_a_callback_whose_body_is_still_coming_is_answered(
     assert sqlite_database.statuses() == {"d-1": "LAST"}
 
 
+def test_a_callback_whose_body_does_not_come_is_answered_503(service: Service) -> None:
+    with half_a_callback(service) as (connection, _):
+        service.send_signal(signal.SIGTERM)
+        assert connection.recv(1000).startswith(b"HTTP/1.1 503 ")
+    assert service.stop() == 0
+    (line,) = (line for line in service.lines if line["event"] == "refused")
+    assert line["reason"] == "shutdown"
+    assert not [line for line in service.lines if "exception" in line]
+
+
 def test_a_second_ctrl_c_does_not_become_a_third_when_the_drain_is_over(
     start_service: Callable[..., Service], sqlite_database: SqliteDatabase
 ) -> None:

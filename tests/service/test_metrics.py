@@ -152,8 +152,8 @@ def test_each_refusal_is_counted(
     # What was not understood, and the beginning of what was too large.
     assert seen.value("spool_entries", kind="invalid") == 2
     spool.rmdir()
-    # `overloaded` and `crash`: below.
-    assert {*refusals, *EARLY, "overloaded", "crash", "unknown"} == set(RefusalReason)
+    # `overloaded` and `crash`: below. `shutdown` is for the log: nobody scrapes any more.
+    assert {*refusals, *EARLY, "overloaded", "crash", "shutdown", "unknown"} == set(RefusalReason)
 
 
 EARLY = {

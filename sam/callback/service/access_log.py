@@ -1,5 +1,6 @@
 """Access log: request id, one line per request (routes add its fields), request metrics."""
 
+import asyncio
 import functools
 import ipaddress
 import logging
@@ -53,7 +54,7 @@ class AccessLogMiddleware:
     """Gives each request an id and sends it back; after the answer, writes one line and counts.
 
     It is outermost, so it also catches what was caught nowhere else: that is logged with its
-    traceback and answered 500.
+    traceback and answered 500. What the server cancels when it ends is answered 503.
 
     Args:
         app: The next ASGI app.
@@ -92,12 +93,9 @@ class AccessLogMiddleware:
             await self._app(scope, receive, send_with_id)
         except ClientDisconnect:
             line.setdefault("reason", RefusalReason.SENDER_HUNG_UP)
-        except Exception as error:  # noqa: BLE001 - the last stop before the server
-            line["reason"] = RefusalReason.CRASH
-            if self._throttle.is_to_be_written("crash", type(error).__name__):
-                _log.exception("crash", request_id=request_id)
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the last stop before the server
+            line["reason"], answer = self._failed(error, request_id)
             if not http_status:
-                answer = JSONResponse({"detail": "Internal error."}, status_code=500)
                 await answer(scope, receive, send_with_id)
         finally:
             duration = time.perf_counter() - started
@@ -107,6 +105,14 @@ class AccessLogMiddleware:
             if http_status:
                 self._metrics.answered(scope["path"], http_status, duration)
             self._write(scope, line)
+
+    def _failed(self, error: BaseException, request_id: str) -> tuple[RefusalReason, JSONResponse]:
+        if isinstance(error, asyncio.CancelledError):  # by the server, whose time to end is up
+            answer = JSONResponse({"detail": "The service is shutting down."}, status_code=503)
+            return RefusalReason.SHUTDOWN, answer
+        if self._throttle.is_to_be_written("crash", type(error).__name__):
+            _log.exception("crash", request_id=request_id)
+        return RefusalReason.CRASH, JSONResponse({"detail": "Internal error."}, status_code=500)
 
     def _write(self, scope: Scope, line: dict[str, Any]) -> None:
         http_status, event = line["http_status"], line.pop("event", None)
