@@ -46,7 +46,7 @@ async def replay(
 ) -> BatchResult:
     while True:
         try:
-            return await repository.replay(
+            return await repository.apply(
                 callbacks,
                 timeout=LIMIT_SECONDS,
                 key_rule=repository.key_rule,

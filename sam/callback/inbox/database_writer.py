@@ -1,7 +1,7 @@
 """Database writer: batches within a time limit, with what each says of the database."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from time import monotonic
 from typing import Final
@@ -19,7 +19,7 @@ from sam.callback.storage.errors import (
 from sam.callback.storage.key_rule import KeyRule
 from sam.callback.storage.replay_lock import ReplayLock
 from sam.callback.storage.results import BatchResult, UpdateResult
-from sam.callback.storage.robots import RobotRepository
+from sam.callback.storage.robots import RobotRepository, Stale
 
 MIN_INTERVAL_SECONDS: Final = 0.005
 """Where batches are to begin more often, they begin as they come."""
@@ -34,11 +34,11 @@ class SharedReplay:
 
     Attributes:
         lock: Lets one instance replay at a time.
-        stale: As `RobotRepository.replay` wants it.
+        stale: As `RobotRepository.apply` wants it.
     """
 
     lock: ReplayLock
-    stale: Callable[[Sequence[Callback]], set[int]]
+    stale: Stale
 
 
 class DatabaseWriter:
@@ -93,7 +93,11 @@ class DatabaseWriter:
         return self._repository.key_rule
 
     async def write(
-        self, callbacks: Sequence[Callback], source: Source, key_rule: KeyRule
+        self,
+        callbacks: Sequence[Callback],
+        source: Source,
+        key_rule: KeyRule,
+        stale: Stale | None = None,
     ) -> list[UpdateResult]:
         """Write the status of each callback, in a slot of the caller's.
 
@@ -101,6 +105,7 @@ class DatabaseWriter:
             callbacks: No two of the same deployment.
             source: What the batch is made of.
             key_rule: The rule by which it is known that none has an older one in the spool.
+            stale: As `RobotRepository.apply` wants it.
 
         Returns:
             The outcome for each, in their order.
@@ -109,7 +114,9 @@ class DatabaseWriter:
             KeyRuleChangedError: If the database's rule is another. Nothing was written.
         """
         begun = monotonic()
-        batch = await self._repository.apply(callbacks, timeout=self._time_limit, key_rule=key_rule)
+        batch = await self._repository.apply(
+            callbacks, timeout=self._time_limit, key_rule=key_rule, stale=stale
+        )
         return self._learn(batch, source, begun)
 
     def _learn(self, batch: BatchResult, source: Source, begun: float) -> list[UpdateResult]:
@@ -151,7 +158,7 @@ class DatabaseWriter:
             try:
                 if shared is None:
                     return await self.write(callbacks, Source.REPLAY, key_rule)
-                batch = await self._repository.replay(
+                batch = await self._repository.apply(
                     callbacks,
                     timeout=self._time_limit,
                     key_rule=key_rule,

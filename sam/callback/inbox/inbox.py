@@ -104,6 +104,7 @@ class Inbox:
             self.admission,
             metrics,
             time_limit=settings.callback_db_timeout,
+            is_shared=self.shared is not None,
         )
         expiry = Expiry(settings.callback_unmatched_ttl, self.breaker)
         self.replayer = Replayer(

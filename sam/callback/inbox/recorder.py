@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 from time import monotonic
@@ -41,7 +42,8 @@ class Recorder:
 
     A batch has the whole time limit from its begin, and a callback from its arrival. One whose time
     is up goes into the store and is answered; its batch goes on, and if that is committed after
-    all, the entry is withdrawn.
+    all, the entry is withdrawn. Where other instances apply entries, too, it is not committed: one
+    of them may have applied this entry, and a later one.
 
     Args:
         database: Writes to the database.
@@ -52,6 +54,7 @@ class Recorder:
         admission: The bounds.
         metrics: Where to count.
         time_limit: Seconds for a callback's COMMIT.
+        is_shared: Whether other instances apply what is in the store, too.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class Recorder:
         metrics: Metrics,
         *,
         time_limit: float,
+        is_shared: bool,
     ) -> None:
         self._database = database
         self._store = store
@@ -75,6 +79,7 @@ class Recorder:
         self._admission = admission
         self._metrics = metrics
         self._time_limit = time_limit
+        self._is_shared = is_shared
         self._batcher = Batcher(
             in_flight.in_batch,
             slots=database.slots,
@@ -224,7 +229,10 @@ class Recorder:
         for group in groups:
             group.is_being_written = True
         callbacks = [group.callback for group in groups]
-        results = await self._database.write(callbacks, Source.CALLBACK, key_rule)
+        # One that is in the store by now may have been applied by another instance, and a later one
+        # on top of it: it must not be committed any more.
+        stale = partial(_stored_of, groups) if self._is_shared else None
+        results = await self._database.write(callbacks, Source.CALLBACK, key_rule, stale)
         done: list[tuple[Group, UpdateOutcome]] = []
         for group, applied in zip(groups, results, strict=True):
             group.is_being_written = False
@@ -279,6 +287,11 @@ class Recorder:
         batch_size = group.batch_size or stored.result()
         group.resolve(Recorded(Outcome(entry.kind), entry.reason, seconds, batch_size))
         self._in_flight.stored.set()
+
+
+def _stored_of(groups: list[Group], callbacks: Iterable[Callback]) -> set[int]:
+    stored = {group.callback.number for group in groups if group.storing is not None}
+    return stored.intersection(callback.number for callback in callbacks)
 
 
 def _as_entry(applied: UpdateResult) -> tuple[Kind, str, int]:

@@ -22,6 +22,9 @@ from sam.callback.storage.statements import RobotsTable
 
 _log = get_logger(__name__)
 
+Stale = Callable[[Sequence[Callback]], set[int]]
+"""Returns the numbers of callbacks that are no more to be written."""
+
 
 class RobotRepository:
     """Writes the status of callbacks into the rows of their deployments.
@@ -48,7 +51,13 @@ class RobotRepository:
         return self._connector.key_rule
 
     async def apply(
-        self, callbacks: Sequence[Callback], *, timeout: float, key_rule: KeyRule
+        self,
+        callbacks: Sequence[Callback],
+        *,
+        timeout: float,
+        key_rule: KeyRule,
+        stale: Stale | None = None,
+        lock: ReplayLock | None = None,
     ) -> BatchResult:
         """Write the status of each callback; one COMMIT for all where all succeed.
 
@@ -56,18 +65,37 @@ class RobotRepository:
             callbacks: No two with the same key.
             timeout: Seconds for all of it.
             key_rule: The rule that their keys are of.
+            stale: Where other instances may write later statuses: returns the numbers of those that
+                are no more to be written, or raises `AbandonedError` if it cannot tell. It is asked
+                on a connection's thread before each COMMIT, when the rows are locked.
+            lock: For replays, where other instances have the same entries.
 
         Raises:
             KeyRuleChangedError: If the database's is another, which `key_rule` now tells. Nothing
                 was written: compute the keys anew, and try again.
+            ReplayLockedError: If another instance has the lock. Nothing was written.
         """
-        batch = Batch(self._table, callbacks)
-        error = None
-        try:
-            await self._connector.run(batch.apply, timeout=timeout, key_rule=key_rule)
-        except DatabaseUnavailableError as unavailable:
-            error = unavailable
-        return self._result(callbacks, batch.results, error)
+        results: dict[int, UpdateResult] = {}
+        deadline = monotonic() + timeout
+        left, left_seconds = callbacks, timeout
+        error: Exception | None = None
+        while left:
+            batch = Batch(self._table, left)
+            work = batch.apply
+            if stale is not None:
+                work = partial(_apply_current, batch, left, stale, lock)
+            try:
+                await self._connector.run(work, timeout=left_seconds, key_rule=key_rule)
+            except NotCurrentError as not_current:
+                skipped = UpdateResult(UpdateOutcome.UNKNOWN, str(not_current))
+                results |= dict.fromkeys(not_current.numbers, skipped) | batch.results
+                left = [callback for callback in callbacks if callback.number not in results]
+                left_seconds = max(0.0, deadline - monotonic())
+                continue
+            except (DatabaseUnavailableError, AbandonedError) as stopped:
+                error = stopped
+            return self._result(callbacks, results | batch.results, error)
+        return self._result(callbacks, results, None)
 
     def _result(
         self,
@@ -89,49 +117,6 @@ class RobotRepository:
                 )
         return BatchResult(in_order, error if isinstance(error, DatabaseUnavailableError) else None)
 
-    async def replay(
-        self,
-        callbacks: Sequence[Callback],
-        *,
-        timeout: float,
-        key_rule: KeyRule,
-        lock: ReplayLock,
-        stale: Callable[[Sequence[Callback]], set[int]],
-    ) -> BatchResult:
-        """Write the status of each callback as `apply` does, one instance at a time.
-
-        Args:
-            callbacks: No two with the same key.
-            timeout: Seconds for all of it.
-            key_rule: The rule that their keys are of.
-            lock: The lock.
-            stale: Returns the numbers of those that are no more to be written, or raises
-                `AbandonedError` if it cannot tell. It is asked on a connection's thread before each
-                COMMIT, when the rows are locked: what another instance has written meanwhile is
-                not overwritten.
-
-        Raises:
-            ReplayLockedError: If another instance replays. Nothing was written.
-            KeyRuleChangedError: As with `apply`.
-        """
-        results: dict[int, UpdateResult] = {}
-        deadline = monotonic() + timeout
-        error: Exception | None = None
-        while True:
-            left = [callback for callback in callbacks if callback.number not in results]
-            batch = Batch(self._table, left)
-            work = partial(_replay, batch, left, lock, stale)
-            try:
-                left_seconds = max(0.0, deadline - monotonic())
-                await self._connector.run(work, timeout=left_seconds, key_rule=key_rule)
-            except NotCurrentError as not_current:
-                skipped = UpdateResult(UpdateOutcome.UNKNOWN, str(not_current))
-                results |= dict.fromkeys(not_current.numbers, skipped) | batch.results
-                continue
-            except (DatabaseUnavailableError, AbandonedError) as stopped:
-                error = stopped
-            return self._result(callbacks, results | batch.results, error)
-
     async def probe(self, *, timeout: float) -> None:
         """Commit an UPDATE that meets no row.
 
@@ -151,17 +136,18 @@ class RobotRepository:
         await self._connector.run(work, timeout=timeout)
 
 
-def _replay(
+def _apply_current(
     batch: Batch,
     callbacks: Sequence[Callback],
-    lock: ReplayLock,
-    stale: Callable[[Sequence[Callback]], set[int]],
+    stale: Stale,
+    lock: ReplayLock | None,
     connection: DatabaseConnection,
 ) -> None:
     def require_current() -> None:
         if numbers := stale([each for each in callbacks if each.number not in batch.results]):
             raise NotCurrentError(numbers)
 
-    lock.take(connection)
+    if lock is not None:
+        lock.take(connection)
     connection.before_commit = require_current
     batch.apply(connection)
