@@ -1,22 +1,25 @@
 """The shared store: one entry of a deployment, numbered by the table, for all instances."""
 
 import re
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
 from sam.callback.inbox.sequence import Sequence
 from sam.callback.inbox.sql.database import make_table
-from sam.callback.inbox.sql.schema import DEFAULT_TABLE, script
+from sam.callback.inbox.sql.schema import DEFAULT_TABLE, VERSION, script
 from sam.callback.inbox.sql.shared_store import SharedStore
 from sam.callback.inbox.store import LIVE, Entry, Kind, StoreUnavailableError
 from sam.callback.limits import MAX_DEPLOYMENT_ID_LENGTH, MAX_STATUS_LENGTH
 from sam.callback.settings import SpoolSettings
+from sam.callback.storage.key_rule import KeyRule
 from sam.callback.storage.odbc.dialects import POSTGRESQL, SQL_SERVER
 from tests.support.databases import ROW_LOCKING, Database
+from tests.support.tds import Answer, Count, Rows, Statement, TdsServer
 
 Open = Callable[..., AbstractAsyncContextManager[SharedStore]]
 PATIENT: Final = 60
@@ -34,6 +37,23 @@ def settings_for(database: Database, **others: object) -> SpoolSettings:
         "callback_inbox_timeout": PATIENT,
         **others,
     }
+    return SpoolSettings.model_validate(values)
+
+
+def answer_of_an_empty_table(statement: Statement) -> list[Answer]:
+    """What SQL Server would say."""
+    if statement.text.startswith("SELECT version"):
+        return [Rows(("version", "key_rule"), ((VERSION, ""),))]
+    if statement.text.startswith(("SELECT kind", "SELECT t.entry_key", "WITH picked")):
+        return [Rows(("none",))]
+    return [Count(1)]
+
+
+def stand_in_settings(to_sql_server: dict[str, Any], **others: object) -> SpoolSettings:
+    """Settings for the stand-in."""
+    driver, server = to_sql_server["sql_sam_driver"], to_sql_server["sql_sam_server"]
+    text = f"DRIVER={driver};SERVER={server};DATABASE=SAM;UID=sam;PWD=hush-hush;Encrypt=no;"
+    values = {"callback_inbox_connection_string": text, "callback_inbox_timeout": PATIENT, **others}
     return SpoolSettings.model_validate(values)
 
 
@@ -174,6 +194,22 @@ async def test_entries_that_become_one_by_the_key_rule(open_store: Open) -> None
         assert await other.with_entries(["Abc", "def", "x"]) == {"Abc", "def"}
 
 
+async def test_keys_that_differ_in_a_blank_at_the_end_are_two(open_store: Open) -> None:
+    """To SQL Server they are the same text; some rules make such keys of accents."""
+    async with open_store() as store:
+        await store.put([entry(1, "d-1"), entry(2, "d-1 ")])
+        assert await live(store) == [(1, "d-1", "S1"), (2, "d-1 ", "S2")]
+        assert await store.with_entries(["d-1", "d-1 "]) == {"d-1", "d-1 "}
+
+
+async def test_an_entry_is_found_by_a_key_that_is_too_long_for_the_table(open_store: Open) -> None:
+    longer_in_small_letters = "ﬃ" * MAX_DEPLOYMENT_ID_LENGTH
+    async with open_store() as store:
+        await store.rekey("case", KeyRule(case=True).key)
+        await store.put([entry(1, longer_in_small_letters)])
+        assert await store.with_entries([longer_in_small_letters]) == {longer_in_small_letters}
+
+
 async def test_a_clock_goes_on_from_the_highest_number_of_all(open_store: Open) -> None:
     sequence = Sequence(clock=lambda: 5)
     async with open_store() as store, open_store(sequence) as behind:
@@ -203,6 +239,45 @@ async def test_a_table_that_cannot_be_used_says_what_to_do(
     with pytest.raises(StoreUnavailableError, match=r"The shared inbox: "):
         await store.put([entry(1)])
     await store.close()
+
+
+async def test_all_of_the_table_may_take_longer_than_a_callback(
+    sql_server: TdsServer, to_sql_server: dict[str, Any]
+) -> None:
+    """Microsoft's driver ends what takes too long, to the second."""
+
+    def answer(statement: Statement) -> list[Answer]:
+        if statement.text.startswith("SELECT kind"):
+            time.sleep(1.5)
+        return answer_of_an_empty_table(statement)
+
+    sql_server.answer = answer
+    store = SharedStore(stand_in_settings(to_sql_server, callback_inbox_timeout=1), Sequence())
+    await store.open(patient=True)
+    try:
+        assert store.is_writable, store.reason
+    finally:
+        await store.close()
+
+
+async def test_sql_server_gets_a_long_batch_as_nvarchar(
+    sql_server: TdsServer, to_sql_server: dict[str, Any]
+) -> None:
+    """OPENJSON takes no ntext, which the driver would declare."""
+    sql_server.answer = answer_of_an_empty_table
+    store = SharedStore(stand_in_settings(to_sql_server), Sequence())
+    await store.open(patient=True)
+    try:
+        await store.put([entry(number, payload=b"x" * 100) for number in range(50)])
+        assert await store.with_entries([f"d-{number}" for number in range(500)]) == set()
+        assert await store.page([Kind.QUEUED], after=0, limit=10) == []
+    finally:
+        await store.close()
+    long = [len(each.parameters[0].value) for each in sql_server.statements if "JSON" in each.text]
+    assert min(long) > 4_000
+    of_json, paged = sql_server.declarations[-3:-1], sql_server.declarations[-1]
+    assert of_json == ["@P1 nvarchar(max)"] * 2
+    assert paged == "@P1 nvarchar(12),@P2 int,@P3 int,@P4 int"
 
 
 @pytest.mark.parametrize(

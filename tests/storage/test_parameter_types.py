@@ -198,6 +198,8 @@ async def test_payload_and_time_are_left_to_the_driver(
     values = bound(sql_server)
     assert [value.value for _, value, *_ in values] == ["{}", payload, "{}"]
     assert {(time.type, key.type) for _, _, time, key, _ in values} == {("datetime2", "varchar")}
+    declared = [each.split(",")[1] for each in sql_server.declarations if each.count("@") == 5]
+    assert declared == ["@P2 nvarchar(4)", "@P2 nvarchar(max)", "@P2 nvarchar(4)"]  # no ntext
 
 
 UNKNOWN_FOR_GOOD: list[list[Answer]] = [

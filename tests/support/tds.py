@@ -89,6 +89,7 @@ class TdsServer:
         login_error: What every login is refused with, if set.
         ignores_case: Whether texts that differ in case are the same to it, where its catalogue does
             not tell; None where it does not compare either.
+        declarations: The types of the values of each statement that was prepared, as T-SQL.
     """
 
     port: int = 0
@@ -98,6 +99,7 @@ class TdsServer:
     logins: list[Login] = field(default_factory=list)
     statements: list[Statement] = field(default_factory=list)
     ends: list[str] = field(default_factory=list)
+    declarations: list[str] = field(default_factory=list)
 
     def heard(self, beginning: str) -> list[Statement]:
         """The statements that began so."""
@@ -267,6 +269,7 @@ class _Conversation:
         if name in {"sp_prepexec", "sp_prepare"}:
             text, values = parameters[2].value, parameters[3:]
             self._prepared.append(text)
+            self._server.declarations.append(parameters[1].value)
             handle = wire.return_value(len(self._prepared))
             if name == "sp_prepare":
                 return wire.return_status() + handle + wire.done(wire.DONE_PROCEDURE)

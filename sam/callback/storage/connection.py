@@ -104,7 +104,7 @@ class DatabaseConnection:
         self._has_short_lock_timeout = False
         if self.dialect.has_query_timeout:
             # Before there is a cursor: each takes it over when it is made (pyodbc 5.5).
-            odbc.timeout = math.ceil(settings.timeout)
+            odbc.timeout = math.ceil(settings.query_timeout or settings.timeout)
         self._cursor = odbc.cursor()
         try:
             self.identity = Identity.of(odbc)
@@ -182,11 +182,9 @@ class DatabaseConnection:
         """
         self._require_permit()
         self._is_in_transaction = True
-        if self.parameters is not None:
-            self.parameters.bind(self._cursor, statement.columns, values)
-        return self._cursor.execute(statement.text, values)
+        return self._bind_and_execute(statement, values)
 
-    def read(self, text: str, *values: object) -> list[pyodbc.Row]:
+    def read(self, statement: Statement, values: Sequence[object]) -> list[pyodbc.Row]:
         """Execute a SELECT in no transaction, and return its rows: no ROLLBACK follows it.
 
         Raises:
@@ -194,7 +192,7 @@ class DatabaseConnection:
         """
         self._odbc.autocommit = True
         try:
-            rows: list[pyodbc.Row] = self._cursor.execute(text, *values).fetchall()
+            rows: list[pyodbc.Row] = self._bind_and_execute(statement, values).fetchall()
         finally:
             with failure_loses_connection():
                 self._odbc.autocommit = False
@@ -265,6 +263,15 @@ class DatabaseConnection:
             self._cursor.close()
         with contextlib.suppress(pyodbc.Error):
             self._odbc.close()
+
+    def _bind_and_execute(self, statement: Statement, values: Sequence[object]) -> pyodbc.Cursor:
+        if self.parameters is None:
+            return self._cursor.execute(statement.text, values)
+        self.parameters.bind(self._cursor, statement.columns, values)
+        try:
+            return self._cursor.execute(statement.text, values)
+        finally:
+            self._cursor.setinputsizes(None)  # else the next statement's values are bound so, too
 
     def _require_permit(self) -> None:
         if self._cancelled.is_set():

@@ -21,6 +21,8 @@ class ConnectionSettings:
         size: The most connections in use at a time.
         login_timeout: Seconds for the login.
         timeout: Seconds for a statement; a lock is waited for a quarter of it.
+        query_timeout: Seconds after which the driver ends a statement, if it knows how to; None is
+            `timeout`.
         session_setup: Statements for every new connection, by dialect, beside the dialect's own.
         needs_description: Whether a connection is of use only where the table can be described.
         advice: What an operator can do about errors.
@@ -31,6 +33,7 @@ class ConnectionSettings:
     size: int
     login_timeout: float
     timeout: float
+    query_timeout: float | None = None
     session_setup: Mapping[Dialect, str] = field(default_factory=dict)
     needs_description: bool = True
     advice: Advice = SAM_ADVICE

@@ -14,6 +14,7 @@ import pyodbc
 
 _MAX_BYTES: Final = 8000
 _MAX_CODE_UNITS: Final = 4000
+_SHORT: Final = 1000
 _NARROW: Final = {"varchar", "char", "text"}
 _WIDE: Final = {"nvarchar", "nchar", "ntext"}
 _UUID_LENGTH: Final = 36
@@ -53,7 +54,7 @@ class Parameters:
 
     Args:
         columns: The types of their columns, by name. A value of another column is left to the
-            driver.
+            driver, but for a long text.
     """
 
     def __init__(self, columns: Mapping[str, ColumnType]) -> None:
@@ -61,8 +62,7 @@ class Parameters:
 
     def bind(self, cursor: pyodbc.Cursor, columns: Sequence[str], values: Sequence[object]) -> None:
         """Set how a cursor binds the values of its next statement."""
-        if self._columns:
-            cursor.setinputsizes(list(map(self._input_size, columns, values)))
+        cursor.setinputsizes(list(map(self._input_size, columns, values)))
 
     def refusal(self, column: str, value: str) -> str | None:
         """Say why no row can have this value in this column; None if one can.
@@ -85,9 +85,13 @@ class Parameters:
         return f"The column {column} holds UUIDs (uniqueidentifier), and this is none."
 
     def _input_size(self, name: str, value: object) -> _InputSize | None:
-        column = self._columns.get(name)
-        if column is None or not isinstance(value, str):
+        if not isinstance(value, str):
             return None
+        column = self._columns.get(name)
+        if column is None:
+            # pyodbc makes ntext of more than 2,000 code units. OPENJSON takes none, nor does a
+            # database whose collation has "_SC" or "_UTF8" (error 4189). This is nvarchar(max).
+            return (pyodbc.SQL_WVARCHAR, 0, 0) if len(value) > _SHORT else None
         # Types of varying length for all: of fixed ones, a driver pads what it assigns. Never
         # shorter than the value, which the driver would refuse: what is too long is for the server
         # to say, whose column may have grown meanwhile.

@@ -16,7 +16,8 @@ from sam.callback.storage.statements import RobotsTable
 CONNECT_SECONDS: Final = 2.0
 """Time limit of connecting to one host: after a failover, the first of several may be silent."""
 
-MAKE_SECONDS: Final = 60.0
+LONG_SECONDS: Final = 60.0
+"""What making, reading or changing all of the table may take."""
 
 _VARIABLE: Final = "CALLBACK_INBOX_CONNECTION_STRING"
 _ADVICE: Final = Advice(
@@ -53,6 +54,7 @@ def connection_settings(settings: SpoolSettings, size: int = 1) -> ConnectionSet
         size=size,
         login_timeout=CONNECT_SECONDS,
         timeout=settings.callback_inbox_timeout,
+        query_timeout=LONG_SECONDS,  # who waits for less gives up by itself
         session_setup=_SESSION_SETUP,
         needs_description=False,
         advice=_ADVICE,
@@ -82,6 +84,6 @@ async def make_table(settings: SpoolSettings) -> str:
     connector = DatabaseConnector(connection_settings(settings))
     await connector.open()
     try:
-        return await connector.run(work, timeout=MAKE_SECONDS)
+        return await connector.run(work, timeout=LONG_SECONDS)
     finally:
         await connector.close()

@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from typing import Self, TypeVar
 
 from sam.callback.inbox.sequence import Sequence
-from sam.callback.inbox.sql.shared_store import LONG_SECONDS, SharedStore
+from sam.callback.inbox.sql.database import LONG_SECONDS
+from sam.callback.inbox.sql.shared_store import SharedStore
 from sam.callback.inbox.sql.table import InboxTable
 from sam.callback.inbox.store import DEAD, Entry, Kind, StoreUnavailableError, Total
 from sam.callback.settings import SpoolSettings

@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 
 from sam.callback.inbox.backoff import Backoff
 from sam.callback.inbox.sequence import Sequence
-from sam.callback.inbox.sql.database import connection_settings
+from sam.callback.inbox.sql.database import LONG_SECONDS, connection_settings
 from sam.callback.inbox.sql.statements import NEW, TRIED, SchemaError
 from sam.callback.inbox.sql.table import InboxTable
 from sam.callback.inbox.store import Due, Entry, Kind, StoreUnavailableError, Total
@@ -33,8 +33,6 @@ REFRESH_SECONDS: Final = 5.0
 
 REFRESH_SHARE: Final = 0.02
 TIDY_SECONDS: Final = 60.0
-LONG_SECONDS: Final = 60.0
-"""What reading or changing all of the table may take."""
 
 _RETRY_SECONDS: Final = 0.02
 _GRACE_SECONDS: Final = 1.0  # for an event loop that is busy

@@ -20,6 +20,7 @@ from sam.callback.inbox.sql.statements import (
 )
 from sam.callback.inbox.store import LIVE, Due, Entry, Kind, Total
 from sam.callback.storage.connection import DatabaseConnection
+from sam.callback.storage.statements import Statement
 
 MAX_KEY_LENGTH: Final = 300
 """Of longer keys, which no id of A360's has, the rest is a hash: SQL Server's index takes 400."""
@@ -136,8 +137,10 @@ class InboxTable:
 
     def look_up(self, keys: Iterable[str]) -> dict[str, int]:
         """Return the keys that have an entry, and its number."""
-        rows = [{"k": _bounded(key)} for key in keys]
-        return dict(map(tuple, self._connection.read(self._statements.look_up, json.dumps(rows))))
+        wanted = {_bounded(key): key for key in keys}
+        rows = json.dumps([{"k": key} for key in wanted])
+        found = self._connection.read(_of_json(self._statements.look_up), [rows])
+        return {wanted[key]: number for key, number in found if key in wanted}
 
     def settle(
         self,
@@ -245,7 +248,11 @@ class InboxTable:
         self._connection.commit()
 
     def _execute(self, text: str, rows: Sequence[Mapping[str, object]]):  # type: ignore[no-untyped-def]  # noqa: ANN202 - pyodbc's
-        return self._connection.cursor.execute(text, json.dumps(rows))
+        return self._connection.execute(_of_json(text), [json.dumps(rows)])
+
+
+def _of_json(text: str) -> Statement:
+    return Statement(text, ("json",))
 
 
 def _row(entry: Entry) -> dict[str, object]:
@@ -280,7 +287,8 @@ def _key(entry: Entry) -> str:
 
 
 def _bounded(key: str) -> str:
-    if len(key) <= MAX_KEY_LENGTH:
+    # To SQL Server, one that ends with a blank is the same as without it.
+    if len(key) <= MAX_KEY_LENGTH and not key.endswith(" "):
         return key
     return key[:200] + hashlib.sha256(key.encode()).hexdigest()
 

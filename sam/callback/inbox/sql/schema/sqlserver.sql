@@ -1,5 +1,5 @@
--- The shared inbox of the SAM callback service, for SQL Server 2016 and later, and Azure SQL. It may
--- be run again.
+-- The shared inbox of the SAM callback service, for SQL Server 2016 and later, and Azure SQL, in a
+-- database of compatibility level 130 or higher, which has OPENJSON. It may be run again.
 --
 -- Run it in the inbox's database, as its owner:
 --     sqlcmd -S <server> -d <database> -i sqlserver.sql
