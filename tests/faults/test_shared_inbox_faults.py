@@ -147,8 +147,9 @@ def test_twenty_kills_of_random_instances_and_nodes(
     start_instance: Callable[..., Instance],
     tmp_path: Path,
 ) -> None:
+    """An instance that dies may have written what it has not told the inbox: hence the column."""
     postgres_database.add_robots(DEPLOYMENTS[1:])
-    instances = [start_instance(), start_instance()]
+    instances = [start_instance(SQL_SAM_FINISHED_COLUMN="finished") for _ in range(2)]
     answered: list[Sent] = []
     sent: list[Sent] = []
     for number in range(20):
