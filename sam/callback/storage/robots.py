@@ -68,7 +68,7 @@ class RobotRepository:
             stale: Where other instances may write later statuses: returns the numbers of those that
                 are no more to be written, or raises `AbandonedError` if it cannot tell. It is asked
                 on a connection's thread before each COMMIT, when the rows are locked.
-            lock: For replays, where other instances have the same entries.
+            lock: For replays, where other instances have the same entries; with `stale` alone.
 
         Raises:
             KeyRuleChangedError: If the database's is another, which `key_rule` now tells. Nothing
@@ -94,6 +94,7 @@ class RobotRepository:
                 continue
             except (DatabaseUnavailableError, AbandonedError) as stopped:
                 error = stopped
+            # A copy: the thread of a call that was given up may still be at work.
             return self._result(callbacks, results | batch.results, error)
         return self._result(callbacks, results, None)
 
@@ -103,10 +104,8 @@ class RobotRepository:
         results: Mapping[int, UpdateResult],
         error: Exception | None,
     ) -> BatchResult:
-        # A copy: the thread of a call that was given up may still be at work.
-        known = dict(results)
         unknown = UpdateResult(UpdateOutcome.UNKNOWN, str(error))
-        in_order = [known.get(callback.number, unknown) for callback in callbacks]
+        in_order = [results.get(callback.number, unknown) for callback in callbacks]
         for callback, result in zip(callbacks, in_order, strict=True):
             if result.is_payload_refused:
                 self._metrics.payloads_refused.inc()
