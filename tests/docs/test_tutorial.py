@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -56,8 +57,8 @@ def test_the_readme_shows_its_first_callback_its_answer_and_its_line(reader: Rea
     answer, line = [json.loads(code) for language, code in shown if language == "json"]
     answered = json.loads(reader.types(COMMANDS[0]))
     assert {**answered, "requestId": answer["requestId"]} == answer
-    log = (reader.directory / LOG).read_text(encoding="utf-8")
-    [written] = [each for each in map(json.loads, log.splitlines()) if each["event"] == "callback"]
+    eventually(lambda: bool(_callbacks(reader)))  # a line is written after its answer
+    [written] = _callbacks(reader)
     assert list(written) == list(line)
     of_this_run = {"timestamp", "version", "instance", "pid", "request_id", "db_ms", "duration_ms"}
     assert {name: line[name] for name in line.keys() - of_this_run} == {
@@ -71,6 +72,12 @@ def _status(reader: Reader, deployment_id: str) -> str:
             "SELECT status FROM robots WHERE deploymentId = ?", [deployment_id]
         )
     return str(status)
+
+
+def _callbacks(reader: Reader) -> list[dict[str, Any]]:
+    log = (reader.directory / LOG).read_text(encoding="utf-8")
+    whole = log[: log.rfind("\n") + 1]
+    return [line for line in map(json.loads, whole.splitlines()) if line["event"] == "callback"]
 
 
 def _but_for_the_request(answer: str) -> dict[str, str]:
